@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The layout that the BPF programs and user space share. */
+#ifndef RECLAIM_SHARED_H
+#define RECLAIM_SHARED_H
+
+#ifndef __bpf__
+#include <linux/types.h>
+#endif
+
+enum reclaim_kind {
+  RECLAIM_DIRECT, /* mm_vmscan_direct_reclaim_begin/_end */
+  RECLAIM_MEMCG,  /* mm_vmscan_memcg_reclaim_begin/_end */
+  RECLAIM_NODE,   /* mm_vmscan_node_reclaim_begin/_end */
+  RECLAIM_KINDS
+};
+
+#define RECLAIM_COMM_SIZE 16 /* TASK_COMM_LEN, include/linux/sched.h */
+
+/* Upper ends of the histogram's buckets in ns, each included in its bucket.
+ * One bucket more than bounds: the last has no upper end. */
+#define RECLAIM_BOUNDS 13
+#define RECLAIM_BUCKETS (RECLAIM_BOUNDS + 1)
+/* clang-format off */
+#define RECLAIM_BOUNDS_NS                                                      \
+  {                                                                            \
+    10000ULL, 30000ULL, 100000ULL, 300000ULL,                                  \
+    1000000ULL, 3000000ULL, 10000000ULL, 30000000ULL,                          \
+    100000000ULL, 300000000ULL, 1000000000ULL, 3000000000ULL,                  \
+    10000000000ULL                                                             \
+  }
+/* clang-format on */
+
+/* A begin word is `ns << 22 | tid`: when a stall began, by whom. Thread ids
+ * stay below 2^22 (PID_MAX_LIMIT, include/linux/threads.h); 42 bits of
+ * CLOCK_MONOTONIC wrap after 73 minutes. 0 is a free word. */
+#define RECLAIM_BEGIN_WORDS 16384
+#define RECLAIM_BEGIN_PROBES 4
+#define RECLAIM_TID_BITS 22
+#define RECLAIM_TID_MASK ((1ULL << RECLAIM_TID_BITS) - 1)
+#define RECLAIM_NS_MASK ((1ULL << (64 - RECLAIM_TID_BITS)) - 1)
+#define RECLAIM_STALE_NS 3600000000000ULL /* then a word may be taken over */
+
+struct reclaim_begin_words {
+  __u64 word[RECLAIM_BEGIN_WORDS];
+};
+
+#define RECLAIM_ROW_KTHREAD 1U  /* the task has PF_KTHREAD */
+#define RECLAIM_ROW_OVERFLOW 2U /* no comm: stalls that found the table full   \
+                                 */
+
+struct reclaim_row_key {
+  char comm[RECLAIM_COMM_SIZE]; /* raw bytes, zero after the first NUL */
+  __u32 kind;                   /* enum reclaim_kind */
+  __u32 flags;                  /* RECLAIM_ROW_* */
+};
+
+struct reclaim_row {
+  __u64 stalls;
+  __u64 time_ns;
+  __u64 pages;     /* sum of nr_reclaimed */
+  __u64 fruitless; /* stalls with nr_reclaimed 0 */
+  __u64 longest_ns;
+  /* Timed stalls only: stalls less their sum are the untimed ones. */
+  __u32 buckets[RECLAIM_BUCKETS];
+};
+
+_Static_assert(sizeof(struct reclaim_row_key) == 24, "no padding in a key");
+_Static_assert(sizeof(struct reclaim_row) == 96, "no padding in a row");
+_Static_assert((RECLAIM_BEGIN_WORDS & (RECLAIM_BEGIN_WORDS - 1)) == 0,
+               "words are indexed by masking a tid");
+
+#endif

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+
+#include "bpf/reclaim.skel.h"
+#include "bpf_source.h"
+#include "kind.h"
+
+#define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
+
+struct bpf_source {
+  struct reclaim_bpf *skel;
+  struct bpf_map *tables[2];
+  size_t open;    /* the table that the programs write to */
+  bool undrained; /* the other one still has its rows */
+  size_t max_rows;
+  struct bpf_link *begin_links[RECLAIM_KINDS];
+  struct bpf_link *end_links[RECLAIM_KINDS];
+  struct reclaim_row_key *keys; /* max_rows of them, as of rows */
+  struct reclaim_row *rows;
+};
+
+/* What libbpf complained about first: the cause, where later lines are
+ * consequences. libbpf's print function has no context, hence static. */
+static char first_complaint[256];
+
+static int keep_first_complaint(enum libbpf_print_level level,
+                                const char *format, va_list args) {
+  if (level != LIBBPF_WARN || first_complaint[0] != '\0')
+    return 0;
+  vsnprintf(first_complaint, sizeof(first_complaint), format, args);
+  first_complaint[strcspn(first_complaint, "\n")] = '\0';
+  return 0;
+}
+
+size_t bpf_source_max_rows(const struct bpf_source_options *options) {
+  return options->max_tracked + RECLAIM_KINDS;
+}
+
+/* Loading */
+
+static struct bpf_program *find_program(const struct bpf_source *source,
+                                        enum reclaim_kind kind,
+                                        const char *edge) {
+  char name[32];
+  snprintf(name, sizeof(name), "%s_%s", kind_name(kind), edge);
+  return bpf_object__find_program_by_name(source->skel->obj, name);
+}
+
+static struct bpf_map *find_words(const struct bpf_source *source,
+                                  enum reclaim_kind kind) {
+  char name[32];
+  snprintf(name, sizeof(name), "%s_words", kind_name(kind));
+  return bpf_object__find_map_by_name(source->skel->obj, name);
+}
+
+static void leave_out(struct bpf_source *source, enum reclaim_kind kind) {
+  bpf_program__set_autoload(find_program(source, kind, "begin"), false);
+  bpf_program__set_autoload(find_program(source, kind, "end"), false);
+  bpf_map__set_autocreate(find_words(source, kind), false);
+}
+
+static int open_and_load(struct bpf_source *source,
+                         const struct bpf_source_options *options,
+                         bool read_task) {
+  LIBBPF_OPTS(bpf_object_open_opts, open_options,
+              .btf_custom_path = options->btf_file);
+  source->skel = reclaim_bpf__open_opts(&open_options);
+  if (!source->skel)
+    return -errno;
+
+  source->skel->rodata->read_task = read_task;
+  source->skel->rodata->group_by_process = options->group_by_process;
+  source->tables[0] = source->skel->maps.table_0;
+  source->tables[1] = source->skel->maps.table_1;
+  int err = 0;
+  for (size_t i = 0; i < 2 && err == 0; i++)
+    err = bpf_map__set_max_entries(source->tables[i], source->max_rows);
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    if (!options->kinds[kind])
+      leave_out(source, kind);
+  if (err == 0)
+    err = reclaim_bpf__load(source->skel);
+  if (err != 0) {
+    reclaim_bpf__destroy(source->skel);
+    source->skel = NULL;
+  }
+  return err;
+}
+
+/* Under lockdown=confidentiality the helper that reads task_struct is refused
+ * (kernel/trace/bpf_trace.c, since Linux 5.4), but the rest is not. */
+static int load(struct bpf_source *source,
+                const struct bpf_source_options *options, log_fn log) {
+  int err = open_and_load(source, options, true);
+  if (err != 0 && open_and_load(source, options, false) == 0) {
+    log_printf(log, RECLAIM_LOG_WARNING,
+               "the kernel does not let BPF programs read task_struct (%s; "
+               "lockdown=confidentiality does that): kernel threads are folded "
+               "like other tasks%s",
+               strerror(-err),
+               options->group_by_process ? ", and GroupBy is comm" : "");
+    err = 0;
+  }
+  return err;
+}
+
+static void explain_failure(const struct bpf_source_options *options, int err,
+                            log_fn log) {
+  if (err == -EPERM) {
+    log_printf(log, RECLAIM_LOG_ERROR,
+               "cannot load BPF programs: %s; collectd needs CAP_BPF and "
+               "CAP_PERFMON, and before Linux 5.11 LimitMEMLOCK=infinity; see "
+               "README, Capabilities",
+               strerror(-err));
+    return;
+  }
+  const char *btf_file = options->btf_file ? options->btf_file : VMLINUX_BTF;
+  struct btf *btf = btf__parse(btf_file, NULL);
+  if (!btf) {
+    log_printf(log, RECLAIM_LOG_ERROR,
+               "cannot load BPF programs: cannot read the kernel's types from "
+               "%s: %s; the kernel needs CONFIG_DEBUG_INFO_BTF, or option BTF "
+               "a file made for it; see README, BTF",
+               btf_file, strerror(errno));
+    return;
+  }
+  btf__free(btf);
+  log_printf(log, RECLAIM_LOG_ERROR,
+             "cannot load BPF programs: %s (%s); reclaim needs Linux 5.8 or "
+             "later; see README, Requirements",
+             strerror(-err), first_complaint);
+}
+
+/* Tables */
+
+/* Gives an empty table, not yet open, rows for `keep` and for what overflows.
+ * Uses source->keys and source->rows. */
+static int prepare_table(struct bpf_source *source, struct bpf_map *table,
+                         const struct reclaim_row_key *keep, size_t keep_num) {
+  __u32 num = 0;
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    source->keys[num++] =
+        (struct reclaim_row_key){.kind = kind, .flags = RECLAIM_ROW_OVERFLOW};
+  for (size_t i = 0; i < keep_num && num < source->max_rows; i++)
+    source->keys[num++] = keep[i];
+  memset(source->rows, 0, num * sizeof(*source->rows));
+  return bpf_map_update_batch(bpf_map__fd(table), source->keys, source->rows,
+                              &num, NULL);
+}
+
+static int take_rows(struct bpf_source *source, struct bpf_map *table,
+                     size_t *num) {
+  __u32 position, count = source->max_rows;
+  int err =
+      bpf_map_lookup_and_delete_batch(bpf_map__fd(table), NULL, &position,
+                                      source->keys, source->rows, &count, NULL);
+  *num = count;
+  return err == -ENOENT ? 0 : err; /* no more rows */
+}
+
+static int prepare_tables(struct bpf_source *source) {
+  source->keys = calloc(source->max_rows, sizeof(*source->keys));
+  source->rows = calloc(source->max_rows, sizeof(*source->rows));
+  if (!source->keys || !source->rows)
+    return -ENOMEM;
+  /* Also finds out whether this kernel has batch operations (Linux 5.6). */
+  size_t none;
+  int err = take_rows(source, source->tables[1], &none);
+  if (err == 0)
+    err = prepare_table(source, source->tables[0], NULL, 0);
+  return err;
+}
+
+/* The update returns after a grace period (kernel/bpf/syscall.c:
+ * maybe_wait_bpf_programs): no program writes to the closed table then. */
+static int swap_tables(struct bpf_source *source,
+                       const struct reclaim_row_key *keep, size_t keep_num) {
+  struct bpf_map *opening = source->tables[1 - source->open];
+  __u32 slot = 0;
+  int fd = bpf_map__fd(opening);
+  int err = prepare_table(source, opening, keep, keep_num);
+  if (err == 0)
+    err = bpf_map_update_elem(bpf_map__fd(source->skel->maps.open_table), &slot,
+                              &fd, BPF_ANY);
+  if (err != 0) {
+    size_t none;
+    take_rows(source, opening, &none); /* empty again for the next try */
+    return err;
+  }
+  source->open = 1 - source->open;
+  return 0;
+}
+
+int bpf_source_drain(struct bpf_source *source,
+                     const struct reclaim_row_key *keep, size_t keep_num,
+                     struct bpf_source_rows *rows) {
+  *rows = (struct bpf_source_rows){0};
+  if (!source->undrained) {
+    int err = swap_tables(source, keep, keep_num);
+    if (err != 0)
+      return err;
+    source->undrained = true;
+  }
+
+  int err = take_rows(source, source->tables[1 - source->open], &rows->num);
+  if (err != 0) {
+    rows->num = 0;
+    return err;
+  }
+  source->undrained = false;
+  rows->keys = source->keys;
+  rows->rows = source->rows;
+  return 0;
+}
+
+/* Attaching */
+
+static struct bpf_link *attach(struct bpf_source *source,
+                               enum reclaim_kind kind, const char *edge,
+                               enum log_level missing_level, log_fn log) {
+  char tracepoint[64];
+  snprintf(tracepoint, sizeof(tracepoint), "mm_vmscan_%s_reclaim_%s",
+           kind_name(kind), edge);
+  struct bpf_link *link = bpf_program__attach_raw_tracepoint(
+      find_program(source, kind, edge), tracepoint);
+  if (link)
+    return link;
+  if (errno == ENOENT)
+    log_printf(log, missing_level,
+               "this kernel has no tracepoint vmscan:%s: stalls of kind %s are "
+               "not counted",
+               tracepoint, kind_name(kind));
+  else
+    log_printf(log, RECLAIM_LOG_ERROR,
+               "cannot attach vmscan:%s: %s; collectd needs CAP_BPF and "
+               "CAP_PERFMON; see README, Capabilities",
+               tracepoint, strerror(errno));
+  return NULL;
+}
+
+static void detach(struct bpf_link **link) {
+  bpf_link__destroy(*link);
+  *link = NULL;
+}
+
+/* The end first: a stall that both begins and ends while its kind is being
+ * attached is then untimed, and leaves no begin word behind. */
+static void attach_kind(struct bpf_source *source, enum reclaim_kind kind,
+                        enum log_level missing_level, log_fn log) {
+  source->end_links[kind] = attach(source, kind, "end", missing_level, log);
+  if (!source->end_links[kind])
+    return;
+  source->begin_links[kind] = attach(source, kind, "begin", missing_level, log);
+  if (!source->begin_links[kind])
+    detach(&source->end_links[kind]);
+}
+
+bool bpf_source_is_attached(const struct bpf_source *source,
+                            enum reclaim_kind kind) {
+  return source->end_links[kind] != NULL;
+}
+
+/* Bytes of kernel memory of a map: "memlock" in its fdinfo
+ * (kernel/bpf/syscall.c: bpf_map_show_fdinfo). */
+static uint64_t map_memory(const struct bpf_map *map) {
+  char path[64], line[128];
+  snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", bpf_map__fd(map));
+  FILE *fdinfo = fopen(path, "re");
+  if (!fdinfo)
+    return 0;
+  unsigned long long bytes = 0;
+  while (fgets(line, sizeof(line), fdinfo) &&
+         sscanf(line, "memlock: %llu", &bytes) != 1)
+    continue;
+  fclose(fdinfo);
+  return bytes;
+}
+
+static void tell_summary(const struct bpf_source *source,
+                         const struct bpf_source_options *options, log_fn log) {
+  char kinds[64] = "";
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    if (bpf_source_is_attached(source, kind)) {
+      strcat(kinds, " ");
+      strcat(kinds, kind_name(kind));
+    }
+  uint64_t bytes = 0;
+  const struct bpf_map *map;
+  bpf_object__for_each_map(map, source->skel->obj) {
+    if (bpf_map__fd(map) >= 0)
+      bytes += map_memory(map);
+  }
+  log_printf(log, RECLAIM_LOG_INFO,
+             "attached:%s; two tables of %u rows, %llu KiB of kernel memory",
+             kinds[0] ? kinds : " nothing", options->max_tracked,
+             (unsigned long long)(bytes + 1023) / 1024);
+}
+
+/* Life */
+
+static int source_init(struct bpf_source *source,
+                       const struct bpf_source_options *options, log_fn log) {
+  int err = load(source, options, log);
+  if (err == 0)
+    err = prepare_tables(source);
+  if (err != 0) {
+    explain_failure(options, err, log);
+    return err;
+  }
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    if (options->kinds[kind])
+      attach_kind(source, kind,
+                  options->kinds_named ? RECLAIM_LOG_WARNING : RECLAIM_LOG_INFO,
+                  log);
+  tell_summary(source, options, log);
+  return 0;
+}
+
+int bpf_source_new(const struct bpf_source_options *options, log_fn log,
+                   struct bpf_source **source) {
+  struct bpf_source *made = calloc(1, sizeof(*made));
+  if (!made) {
+    log(RECLAIM_LOG_ERROR, "cannot load BPF programs: out of memory");
+    return -ENOMEM;
+  }
+  made->max_rows = bpf_source_max_rows(options);
+
+  first_complaint[0] = '\0';
+  libbpf_print_fn_t print = libbpf_set_print(keep_first_complaint);
+  int err = source_init(made, options, log);
+  libbpf_set_print(print);
+  if (err != 0) {
+    bpf_source_free(made);
+    return err;
+  }
+  *source = made;
+  return 0;
+}
+
+void bpf_source_free(struct bpf_source *source) {
+  if (!source)
+    return;
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
+    detach(&source->begin_links[kind]);
+    detach(&source->end_links[kind]);
+  }
+  reclaim_bpf__destroy(source->skel);
+  free(source->keys);
+  free(source->rows);
+  free(source);
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* The BPF side: load and attach the programs, take an interval's rows out of
+ * the kernel. Nothing else in the plugin knows libbpf. A source belongs to one
+ * thread at a time. */
+#ifndef RECLAIM_BPF_SOURCE_H
+#define RECLAIM_BPF_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bpf/reclaim_shared.h"
+#include "plugin/log.h"
+
+struct bpf_source_options {
+  bool kinds[RECLAIM_KINDS]; /* what to attach */
+  bool kinds_named;          /* by the user: a missing one is a WARNING */
+  bool group_by_process;     /* rows by the group leader's comm */
+  uint32_t max_tracked;      /* rows in the kernel per interval */
+  const char *btf_file;      /* NULL: the running kernel's own */
+};
+
+struct bpf_source;
+
+/* Keys and rows at the same place belong together. */
+struct bpf_source_rows {
+  const struct reclaim_row_key *keys;
+  const struct reclaim_row *rows;
+  size_t num; /* at most bpf_source_max_rows() */
+};
+
+/* Loads the programs and attaches them to the kinds' tracepoints. A kind whose
+ * tracepoint cannot be had is told to `log` and left out. Returns 0 and a
+ * source that the caller frees, also when no kind could be attached; or a
+ * negative errno after one ERROR to `log`, with nothing left in the kernel.
+ * Changes libbpf's print function while it runs, and puts it back. Takes some
+ * 20 ms and 10 MB while libbpf reads the kernel's BTF. */
+int bpf_source_new(const struct bpf_source_options *options, log_fn log,
+                   struct bpf_source **source);
+
+bool bpf_source_is_attached(const struct bpf_source *source,
+                            enum reclaim_kind kind);
+
+/* The most rows that a drain can return: max_tracked and an overflow row for
+ * each kind. */
+size_t bpf_source_max_rows(const struct bpf_source_options *options);
+
+/* Ends the interval: opens the other table, in which the `keep_num` keys of
+ * `keep` have rows already, and takes all rows out of the closed one, those of
+ * kept keys also when they are zero. Waits without using CPU until no program
+ * writes to the closed table any more (an RCU grace period: some 10 ms, on a
+ * host in distress seconds). `rows` point into the source, until the next
+ * drain. Returns 0 or a negative errno; then nothing is lost, the next drain
+ * has it. */
+int bpf_source_drain(struct bpf_source *source,
+                     const struct reclaim_row_key *keep, size_t keep_num,
+                     struct bpf_source_rows *rows);
+
+/* Detaches and unloads all. */
+void bpf_source_free(struct bpf_source *source);
+
+#endif

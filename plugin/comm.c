@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "comm.h"
+
+/* Not ctype.h: a name must not depend on the daemon's locale. */
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+static bool is_plain(char c) {
+  return is_digit(c) || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+         c == '_' || c == '-';
+}
+
+static bool is_one_of(char c, const char *set) {
+  return c != '\0' && strchr(set, c) != NULL;
+}
+
+static size_t fold_kthread(const char *comm, size_t len) {
+  for (size_t i = 0; i < len; i++)
+    if (is_digit(comm[i]) || is_one_of(comm[i], "/:"))
+      return i;
+  return len;
+}
+
+static size_t fold_user_task(const char *comm, size_t len) {
+  size_t digits = len;
+  while (digits > 0 && is_digit(comm[digits - 1]))
+    digits--;
+  bool numbered = digits < len && digits > 0;
+  return numbered && is_one_of(comm[digits - 1], "-_#:/. ") ? digits - 1 : len;
+}
+
+void comm_name(const char comm[RECLAIM_COMM_SIZE], bool kthread, bool fold,
+               char name[COMM_NAME_SIZE]) {
+  size_t len = strnlen(comm, RECLAIM_COMM_SIZE);
+  if (fold)
+    len = kthread ? fold_kthread(comm, len) : fold_user_task(comm, len);
+
+  size_t used = 0;
+  for (size_t i = 0; i < len; i++) {
+    char c = is_plain(comm[i]) ? comm[i] : '_';
+    if (c != '_' || used > 0)
+      name[used++] = c;
+  }
+  while (used > 0 && name[used - 1] == '_')
+    used--;
+  name[used] = '\0';
+  if (used == 0)
+    strcpy(name, "unknown");
+}

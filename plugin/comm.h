@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* Raw comms to names that every store accepts. Pure. */
+#ifndef RECLAIM_COMM_H
+#define RECLAIM_COMM_H
+
+#include <stdbool.h>
+
+#include "bpf/reclaim_shared.h"
+
+#define COMM_NAME_SIZE 64 /* bytes of a name with its NUL, comm or cgroup */
+
+/* Writes the name of the task whose comm is `comm`: up to RECLAIM_COMM_SIZE
+ * raw bytes, ended by the first NUL if there is one. With `fold`, the
+ * variable part goes: of a kernel thread (`kthread`) all from the first `/`,
+ * `:` or digit, of others a trailing run of digits with the separator before
+ * it. The name is 1 to 15 bytes out of A-Za-z0-9_-, begins and ends with
+ * neither `_`, and is "unknown" where nothing is left; names that begin with
+ * `_` are therefore never a task's. Cannot fail; thread-safe. */
+void comm_name(const char comm[RECLAIM_COMM_SIZE], bool kthread, bool fold,
+               char name[COMM_NAME_SIZE]);
+
+#endif

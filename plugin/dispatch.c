@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+#include "plugin/collectd_api.h"
+
+#include "dispatch.h"
+#include "histogram.h"
+#include "kind.h"
+
+/* One value. `instance` is a name, or "" for totals and the host's facts; host
+ * and interval are filled in by collectd. */
+static void submit(const char *instance, const char *type,
+                   const char *type_instance, value_t value, cdtime_t now) {
+  value_list_t list = VALUE_LIST_INIT;
+  list.values = &value;
+  list.values_len = 1;
+  list.time = now;
+  snprintf(list.plugin, sizeof(list.plugin), "%s", RECLAIM_PLUGIN);
+  snprintf(list.plugin_instance, sizeof(list.plugin_instance), "%s", instance);
+  snprintf(list.type, sizeof(list.type), "%s", type);
+  snprintf(list.type_instance, sizeof(list.type_instance), "%s", type_instance);
+  plugin_dispatch_values(&list);
+}
+
+/* Values of one series: `direct`, `direct_max`; of a total `direct_total`,
+ * `direct_total_max`. A total's type instance is its own, so that no sum over
+ * instances counts twice. */
+static void submit_of_series(const struct ledger_series *series,
+                             const char *type, const char *suffix,
+                             value_t value, cdtime_t now) {
+  bool total = series->scope == LEDGER_TOTAL;
+  char type_instance[DATA_MAX_NAME_LEN];
+  snprintf(type_instance, sizeof(type_instance), "%s%s%s%s",
+           kind_name(series->kind), total ? "_total" : "", suffix[0] ? "_" : "",
+           suffix);
+  submit(series->name, type, type_instance, value, now);
+}
+
+/* collectd has no rate for the first value of a DERIVE: a newborn starts from
+ * 0, and its first share is in the rate of the next read. */
+static void submit_counter(const struct ledger_series *series, const char *type,
+                           const char *suffix, uint64_t counter, cdtime_t now) {
+  value_t value = {.derive = series->newborn ? 0 : (derive_t)counter};
+  submit_of_series(series, type, suffix, value, now);
+}
+
+static void submit_gauge(const struct ledger_series *series, const char *type,
+                         const char *suffix, double gauge, cdtime_t now) {
+  submit_of_series(series, type, suffix, (value_t){.gauge = gauge}, now);
+}
+
+static void submit_histogram(const struct ledger_series *series, cdtime_t now) {
+  uint64_t cumulative = 0;
+  for (size_t i = 0; i < RECLAIM_BUCKETS; i++) {
+    char suffix[16];
+    snprintf(suffix, sizeof(suffix), "le_%s", histogram_bound_label(i));
+    cumulative += series->sum.buckets[i];
+    submit_counter(series, "total_operations", suffix, cumulative, now);
+  }
+}
+
+static void dispatch_series(const struct config *config,
+                            const struct ledger_series *series, cdtime_t now) {
+  const struct ledger_counts *sum = &series->sum;
+  bool total = series->scope == LEDGER_TOTAL;
+
+  submit_counter(series, "total_events", "", sum->stalls, now);
+  submit_counter(series, "total_time_in_ms", "", sum->time_ns / 1000000, now);
+  submit_counter(series, "vmpage_action", "", sum->pages, now);
+  if (total || config->report_fruitless)
+    submit_counter(series, "total_events", "fruitless", sum->fruitless, now);
+  if (total || config->report_maximum) {
+    submit_gauge(series, "latency", "max", (double)series->longest_ns / 1e9,
+                 now);
+    for (size_t i = 0; i < config->percentiles_num; i++)
+      submit_gauge(series, "latency", config->percentiles[i].suffix,
+                   histogram_percentile_s(series->interval.buckets,
+                                          series->longest_ns,
+                                          config->percentiles[i].percent),
+                   now);
+  }
+  if (config->histogram == CONFIG_HISTOGRAM_NAMES ||
+      (total && config->histogram == CONFIG_HISTOGRAM_TOTAL))
+    submit_histogram(series, now);
+}
+
+static void dispatch_health(struct ledger_health health, cdtime_t now) {
+  derive_t unattributed = health.newborn ? 0 : (derive_t)health.unattributed;
+  derive_t untimed = health.newborn ? 0 : (derive_t)health.untimed;
+  submit("", "total_events", "unattributed", (value_t){.derive = unattributed},
+         now);
+  submit("", "total_events", "untimed", (value_t){.derive = untimed}, now);
+  submit("", "count", "names", (value_t){.gauge = (gauge_t)health.names}, now);
+  submit("", "count", "rows", (value_t){.gauge = (gauge_t)health.rows}, now);
+}
+
+void dispatch_ledger(const struct config *config, const struct ledger *ledger,
+                     cdtime_t now) {
+  size_t num;
+  const struct ledger_series *const *series = ledger_series(ledger, &num);
+  for (size_t i = 0; i < num; i++)
+    dispatch_series(config, series[i], now);
+  dispatch_health(ledger_health(ledger), now);
+}
+
+void dispatch_attached(enum reclaim_kind kind, bool attached, cdtime_t now) {
+  char type_instance[DATA_MAX_NAME_LEN];
+  snprintf(type_instance, sizeof(type_instance), "attached_%s",
+           kind_name(kind));
+  submit("", "gauge", type_instance, (value_t){.gauge = attached ? 1 : 0}, now);
+}
+
+void dispatch_read_time(uint64_t took_ns, cdtime_t now) {
+  submit("", "duration", "read", (value_t){.gauge = (double)took_ns / 1e9},
+         now);
+}

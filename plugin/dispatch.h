@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* Series to collectd's values. Identifiers, types and units are a contract with
+ * dashboards: README, Metrics. Called from the read callback only. */
+#ifndef RECLAIM_DISPATCH_H
+#define RECLAIM_DISPATCH_H
+
+#include "plugin/collectd_api.h"
+#include "plugin/config.h"
+#include "plugin/ledger.h"
+
+/* Dispatches each series of the ledger's last interval, all with the time
+ * `now`. */
+void dispatch_ledger(const struct config *config, const struct ledger *ledger,
+                     cdtime_t now);
+
+/* Dispatches whether `kind` is attached: gauge-attached_<kind>, 1 or 0. */
+void dispatch_attached(enum reclaim_kind kind, bool attached, cdtime_t now);
+
+/* Dispatches how long the read took, in ns: duration-read. */
+void dispatch_read_time(uint64_t took_ns, cdtime_t now);
+
+#endif

@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "histogram.h"
+#include "ledger.h"
+
+#define RECENT 3 /* intervals over which stall times are compared */
+#define HOUR_NS 3600000000000ULL
+#define DAY_NS (24 * HOUR_NS)
+
+/* What is remembered of a name: one that has a series, stalled lately, or had
+ * a series within the last day. */
+struct entry {
+  char name[COMM_NAME_SIZE];
+  bool selected;
+  uint64_t recent_ns[RECENT]; /* stall time by interval, newest first */
+  size_t idle;                /* intervals since the last stall; 0: in this */
+  uint64_t known_until_ns;    /* until then it may come back for free */
+  struct ledger_series *series;
+  struct ledger_row *rows; /* of this interval, next to each other */
+  size_t rows_num;
+};
+
+struct account {
+  struct ledger_series total;
+  struct ledger_series other;
+  bool other_born;
+  struct ledger_series *places;  /* max_names of them */
+  struct ledger_series **vacant; /* places that nobody holds */
+  size_t vacant_num;
+  struct entry *entries; /* sorted by name */
+  size_t entries_num;
+  uint64_t credit_ns; /* pays for births: birth_price_ns each */
+};
+
+struct ledger {
+  struct ledger_options options;
+  struct account accounts[RECLAIM_KINDS];
+  struct entry *spare;  /* the next interval's entries are built here */
+  size_t entries_max;   /* of spare and of each account */
+  struct entry **order; /* room to rank entries */
+  const struct ledger_series **series;
+  size_t series_num;
+  struct ledger_health health;
+  bool started;
+  uint64_t birth_price_ns;
+  uint64_t now_ns;
+};
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+static void series_begin(struct ledger_series *series, enum ledger_scope scope,
+                         enum reclaim_kind kind, const char *name) {
+  *series =
+      (struct ledger_series){.scope = scope, .kind = kind, .newborn = true};
+  snprintf(series->name, sizeof(series->name), "%s", name);
+}
+
+static bool account_init(struct account *account, const struct ledger *ledger,
+                         enum reclaim_kind kind) {
+  size_t places = ledger->options.max_names;
+  account->entries = calloc(ledger->entries_max, sizeof(*account->entries));
+  account->places = calloc(places, sizeof(*account->places));
+  account->vacant = calloc(places, sizeof(*account->vacant));
+  if (!account->entries || !account->places || !account->vacant)
+    return false;
+
+  for (size_t i = 0; i < places; i++)
+    account->vacant[account->vacant_num++] = &account->places[i];
+  account->credit_ns = places * ledger->birth_price_ns;
+  series_begin(&account->total, LEDGER_TOTAL, kind, "");
+  return true;
+}
+
+struct ledger *ledger_new(const struct ledger_options *options) {
+  struct ledger *ledger = calloc(1, sizeof(*ledger));
+  if (!ledger)
+    return NULL;
+
+  ledger->options = *options;
+  ledger->birth_price_ns = HOUR_NS / options->new_names_per_hour;
+  /* Names of RECENT intervals, those with a series, and as many again that had
+   * one within the day. */
+  ledger->entries_max = (RECENT + 1) * options->max_rows + options->max_names;
+  ledger->spare = calloc(ledger->entries_max, sizeof(*ledger->spare));
+  ledger->order = calloc(ledger->entries_max, sizeof(*ledger->order));
+  ledger->series =
+      calloc(RECLAIM_KINDS * (options->max_names + 2), sizeof(*ledger->series));
+  bool ok = ledger->spare && ledger->order && ledger->series;
+  for (size_t kind = 0; ok && kind < RECLAIM_KINDS; kind++)
+    ok = !options->kinds[kind] ||
+         account_init(&ledger->accounts[kind], ledger, kind);
+  if (!ok) {
+    ledger_free(ledger);
+    return NULL;
+  }
+  return ledger;
+}
+
+void ledger_free(struct ledger *ledger) {
+  if (!ledger)
+    return;
+  for (size_t kind = 0; kind < RECLAIM_KINDS; kind++) {
+    free(ledger->accounts[kind].entries);
+    free(ledger->accounts[kind].places);
+    free(ledger->accounts[kind].vacant);
+  }
+  free(ledger->spare);
+  free(ledger->order);
+  free(ledger->series);
+  free(ledger);
+}
+
+/* Adding up */
+
+static void counts_add_row(struct ledger_counts *counts,
+                           const struct reclaim_row *row) {
+  counts->stalls += row->stalls;
+  counts->time_ns += row->time_ns;
+  counts->pages += row->pages;
+  counts->fruitless += row->fruitless;
+  for (size_t i = 0; i < RECLAIM_BUCKETS; i++)
+    counts->buckets[i] += row->buckets[i];
+}
+
+static void series_add_row(struct ledger_series *series,
+                           const struct reclaim_row *row) {
+  counts_add_row(&series->sum, row);
+  counts_add_row(&series->interval, row);
+  if (row->longest_ns > series->longest_ns)
+    series->longest_ns = row->longest_ns;
+  /* The kernel side can lose the greater of two maxima that are stored at the
+   * same time; the histogram cannot. */
+  uint64_t floor_ns = histogram_floor_ns(series->interval.buckets);
+  if (floor_ns > series->longest_ns)
+    series->longest_ns = floor_ns;
+}
+
+static void series_open_interval(struct ledger_series *series, bool newborn) {
+  series->newborn = newborn;
+  series->interval = (struct ledger_counts){0};
+  series->longest_ns = 0;
+}
+
+static uint64_t row_untimed(const struct reclaim_row *row) {
+  uint64_t timed = 0;
+  for (size_t i = 0; i < RECLAIM_BUCKETS; i++)
+    timed += row->buckets[i];
+  return row->stalls - timed;
+}
+
+static void add_to_other(struct account *account,
+                         const struct ledger_row *row) {
+  if (!account->other_born) {
+    series_begin(&account->other, LEDGER_OTHER, row->kind, "_other");
+    account->other_born = true;
+  }
+  series_add_row(&account->other, row->row);
+}
+
+static bool is_overflow(const struct ledger_row *row) {
+  return row->key->flags & RECLAIM_ROW_OVERFLOW;
+}
+
+/* Remembering names */
+
+static int compare_rows(const void *a, const void *b) {
+  const struct ledger_row *left = a, *right = b;
+  if (left->kind != right->kind)
+    return left->kind < right->kind ? -1 : 1;
+  int order = (int)is_overflow(left) - (int)is_overflow(right);
+  if (order == 0)
+    order = strcmp(left->name, right->name);
+  if (order == 0)
+    order = memcmp(left->key, right->key, sizeof(*left->key));
+  return order;
+}
+
+static uint64_t entry_recent_ns(const struct entry *entry) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < RECENT; i++)
+    sum += entry->recent_ns[i];
+  return sum;
+}
+
+static void entry_age(struct entry *entry) {
+  memmove(&entry->recent_ns[1], &entry->recent_ns[0],
+          sizeof(entry->recent_ns) - sizeof(entry->recent_ns[0]));
+  entry->recent_ns[0] = 0;
+  entry->idle++;
+  entry->rows = NULL;
+  entry->rows_num = 0;
+}
+
+static void entry_take_rows(struct entry *entry, struct ledger_row *rows,
+                            size_t rows_num) {
+  entry->rows = rows;
+  entry->rows_num = rows_num;
+  for (size_t i = 0; i < rows_num; i++) {
+    entry->recent_ns[0] += rows[i].row->time_ns;
+    if (rows[i].row->stalls > 0)
+      entry->idle = 0;
+  }
+}
+
+/* Copies what is still worth remembering, merged with the names in `rows`
+ * (sorted by name), into the spare array, and makes that the account's. Names
+ * known only for a series that ended make room when there are too many: coming
+ * back then costs a birth. */
+static void account_remember(struct ledger *ledger, struct account *account,
+                             struct ledger_row *rows, size_t rows_num) {
+  struct entry *old = account->entries, *merged = ledger->spare;
+  size_t old_num = account->entries_num, merged_num = 0;
+  size_t known_max = ledger->options.max_rows, known_num = 0;
+
+  for (size_t o = 0, r = 0; o < old_num || r < rows_num;) {
+    int order = o == old_num    ? 1
+                : r == rows_num ? -1
+                                : strcmp(old[o].name, rows[r].name);
+    struct entry *entry = &merged[merged_num];
+    if (order <= 0) {
+      *entry = old[o++];
+      entry_age(entry);
+    } else {
+      *entry = (struct entry){.idle = 1};
+      memcpy(entry->name, rows[r].name, sizeof(entry->name));
+      entry->selected =
+          ledger->options.selects(ledger->options.selects_context, entry->name);
+    }
+    if (order >= 0) {
+      size_t first = r;
+      while (r < rows_num && strcmp(rows[r].name, entry->name) == 0)
+        r++;
+      entry_take_rows(entry, &rows[first], r - first);
+    }
+
+    bool current =
+        entry->series || entry->idle == 0 || entry_recent_ns(entry) > 0;
+    bool known = entry->known_until_ns > ledger->now_ns;
+    if (current || (known && known_num < known_max)) {
+      merged_num++;
+      known_num += !current;
+    }
+  }
+  ledger->spare = old;
+  account->entries = merged;
+  account->entries_num = merged_num;
+}
+
+/* Places: which names have a series */
+
+static int compare_contenders(const void *a, const void *b) {
+  const struct entry *left = *(struct entry *const *)a;
+  const struct entry *right = *(struct entry *const *)b;
+  uint64_t left_ns = entry_recent_ns(left), right_ns = entry_recent_ns(right);
+  if (left_ns != right_ns)
+    return left_ns > right_ns ? -1 : 1;
+  return strcmp(left->name, right->name);
+}
+
+/* The holder who has to go first: the longest idle of those that may end, else
+ * the one with the least recent stall time, if `contender_ns` is more than
+ * twice that. NULL if all may stay. */
+static struct entry *find_loser(const struct ledger *ledger,
+                                struct entry **holders, size_t num,
+                                uint64_t contender_ns) {
+  struct entry *idlest = NULL, *smallest = NULL;
+  for (size_t i = 0; i < num; i++) {
+    struct entry *holder = holders[i];
+    if (holder->idle >= ledger->options.idle_intervals &&
+        (!idlest || holder->idle > idlest->idle))
+      idlest = holder;
+    if (!smallest || entry_recent_ns(holder) < entry_recent_ns(smallest))
+      smallest = holder;
+  }
+  if (idlest)
+    return idlest;
+  if (smallest && contender_ns > 2 * entry_recent_ns(smallest))
+    return smallest;
+  return NULL;
+}
+
+static void end_series(struct ledger *ledger, struct account *account,
+                       struct entry *entry) {
+  account->vacant[account->vacant_num++] = entry->series;
+  entry->series = NULL;
+  entry->known_until_ns = ledger->now_ns + DAY_NS;
+}
+
+static void account_give_places(struct ledger *ledger, struct account *account,
+                                enum reclaim_kind kind) {
+  size_t places = ledger->options.max_names;
+  struct entry **holders = ledger->order;
+  size_t holders_num = 0;
+  for (size_t i = 0; i < account->entries_num; i++)
+    if (account->entries[i].series)
+      holders[holders_num++] = &account->entries[i];
+
+  /* There are never more holders than places: the rest of the room is free. */
+  struct entry **contenders = &holders[smaller(places, account->entries_num)];
+  size_t contenders_num = 0;
+  for (size_t i = 0; i < account->entries_num; i++) {
+    struct entry *entry = &account->entries[i];
+    if (!entry->series && entry->selected && entry->idle == 0)
+      contenders[contenders_num++] = entry;
+  }
+  qsort(contenders, contenders_num, sizeof(*contenders), compare_contenders);
+
+  for (size_t i = 0; i < contenders_num; i++) {
+    struct entry *contender = contenders[i];
+    bool free_birth = contender->known_until_ns > ledger->now_ns;
+    if (!free_birth && account->credit_ns < ledger->birth_price_ns)
+      continue;
+    if (account->vacant_num == 0) {
+      struct entry *loser =
+          find_loser(ledger, holders, holders_num, entry_recent_ns(contender));
+      if (!loser)
+        break; /* nor for those behind, who have less */
+      end_series(ledger, account, loser);
+      for (size_t h = 0; h < holders_num; h++)
+        if (holders[h] == loser)
+          holders[h] = contender;
+    } else {
+      holders[holders_num++] = contender;
+    }
+    if (!free_birth)
+      account->credit_ns -= ledger->birth_price_ns;
+    contender->series = account->vacant[--account->vacant_num];
+    series_begin(contender->series, LEDGER_NAME, kind, contender->name);
+  }
+}
+
+/* One interval */
+
+static void account_open_interval(const struct ledger *ledger,
+                                  struct account *account,
+                                  uint64_t elapsed_ns) {
+  uint64_t full = ledger->options.max_names * ledger->birth_price_ns;
+  account->credit_ns = elapsed_ns > full - account->credit_ns
+                           ? full
+                           : account->credit_ns + elapsed_ns;
+
+  series_open_interval(&account->total, !ledger->started);
+  series_open_interval(&account->other, false);
+  for (size_t i = 0; i < ledger->options.max_names; i++)
+    series_open_interval(&account->places[i], false);
+}
+
+static void account_credit(struct ledger *ledger, struct account *account,
+                           const struct ledger_row *rows, size_t rows_num) {
+  for (size_t i = 0; i < rows_num; i++) {
+    if (rows[i].row->stalls == 0)
+      continue;
+    series_add_row(&account->total, rows[i].row);
+    ledger->health.untimed += row_untimed(rows[i].row);
+    ledger->health.rows++;
+    if (is_overflow(&rows[i])) {
+      add_to_other(account, &rows[i]);
+      ledger->health.unattributed += rows[i].row->stalls;
+    }
+  }
+  for (size_t e = 0; e < account->entries_num; e++) {
+    struct entry *entry = &account->entries[e];
+    for (size_t i = 0; i < entry->rows_num; i++) {
+      entry->rows[i].held = entry->series != NULL;
+      if (entry->series)
+        series_add_row(entry->series, entry->rows[i].row);
+      else if (entry->rows[i].row->stalls > 0)
+        add_to_other(account, &entry->rows[i]);
+    }
+  }
+}
+
+static void list_series(struct ledger *ledger, const struct account *account) {
+  ledger->series[ledger->series_num++] = &account->total;
+  if (account->other_born)
+    ledger->series[ledger->series_num++] = &account->other;
+  for (size_t i = 0; i < account->entries_num; i++)
+    if (account->entries[i].series) {
+      ledger->series[ledger->series_num++] = account->entries[i].series;
+      ledger->health.names++;
+    }
+}
+
+static size_t count_rows(const struct ledger_row *rows, size_t rows_num,
+                         enum reclaim_kind kind, bool overflow) {
+  size_t num = 0;
+  while (num < rows_num && rows[num].kind == kind &&
+         is_overflow(&rows[num]) == overflow)
+    num++;
+  return num;
+}
+
+void ledger_add_interval(struct ledger *ledger, struct ledger_row *rows,
+                         size_t rows_num, uint64_t now_ns) {
+  uint64_t elapsed_ns = ledger->started ? now_ns - ledger->now_ns : 0;
+  ledger->now_ns = now_ns;
+  ledger->series_num = 0;
+  ledger->health.newborn = !ledger->started;
+  ledger->health.names = 0;
+  ledger->health.rows = 0;
+
+  qsort(rows, rows_num, sizeof(*rows), compare_rows);
+  for (size_t i = 0; i < rows_num; i++)
+    rows[i].held = false;
+
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
+    if (!ledger->options.kinds[kind])
+      continue;
+    struct account *account = &ledger->accounts[kind];
+    size_t named = count_rows(rows, rows_num, kind, false);
+    size_t all = named + count_rows(&rows[named], rows_num - named, kind, true);
+    account_open_interval(ledger, account, elapsed_ns);
+    account_remember(ledger, account, rows, named);
+    account_give_places(ledger, account, kind);
+    account_credit(ledger, account, rows, all);
+    list_series(ledger, account);
+    rows += all;
+    rows_num -= all;
+  }
+  ledger->started = true;
+}
+
+const struct ledger_series *const *ledger_series(const struct ledger *ledger,
+                                                 size_t *num) {
+  *num = ledger->series_num;
+  return ledger->series;
+}
+
+struct ledger_health ledger_health(const struct ledger *ledger) {
+  return ledger->health;
+}
