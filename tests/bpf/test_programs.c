@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: MIT */
+/* The BPF programs, run one by one in the kernel by BPF_PROG_TEST_RUN: in the
+ * calling thread, with its tid and comm. Kind `node` stands for all three: no
+ * machine without zone_reclaim_mode adds stalls of its own to it. */
+#include <errno.h>
+#include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "plugin/bpf_source.h"
+#include "plugin/kind.h"
+#include "tests/unit/tap.h"
+
+#define HOUR_NS 3600000000000ULL
+
+/* A source, and the programs it loaded. */
+struct bench {
+  struct bpf_source *source;
+  int begin_fds[RECLAIM_KINDS];
+  int end_fds[RECLAIM_KINDS];
+  int node_words_fd;
+  struct bpf_source_rows rows; /* of the last drain */
+};
+
+static void print_log(enum log_level level, const char *message) {
+  printf("# log %d: %s\n", level, message);
+}
+
+/* Finding what a source loaded */
+
+static bool prog_has_name(int fd, const char *name) {
+  struct bpf_prog_info info = {0};
+  __u32 size = sizeof(info);
+  return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
+         strcmp(info.name, name) == 0;
+}
+
+static bool map_has_name(int fd, const char *name) {
+  struct bpf_map_info info = {0};
+  __u32 size = sizeof(info);
+  return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
+         strcmp(info.name, name) == 0;
+}
+
+/* The newest of this name: another source may be on this machine. */
+static int find_newest(int (*next_id)(__u32, __u32 *), int (*open_id)(__u32),
+                       bool (*has_name)(int, const char *), const char *name) {
+  int newest = -1;
+  for (__u32 id = 0; next_id(id, &id) == 0;) {
+    int fd = open_id(id);
+    if (fd >= 0 && has_name(fd, name)) {
+      int older = newest;
+      newest = fd;
+      fd = older;
+    }
+    if (fd >= 0)
+      close(fd);
+  }
+  return newest;
+}
+
+static int find_program(const char *name) {
+  return find_newest(bpf_prog_get_next_id, bpf_prog_get_fd_by_id, prog_has_name,
+                     name);
+}
+
+static int find_map(const char *name) {
+  return find_newest(bpf_map_get_next_id, bpf_map_get_fd_by_id, map_has_name,
+                     name);
+}
+
+static const struct bpf_source_options defaults = {
+    .kinds = {[RECLAIM_DIRECT] = true, [RECLAIM_NODE] = true},
+    .max_tracked = 256,
+};
+
+static void bench_init(struct bench *bench,
+                       const struct bpf_source_options *options) {
+  *bench = (struct bench){0};
+  int err = bpf_source_new(options, print_log, &bench->source);
+  if (err == -EPERM)
+    skip_all("needs CAP_BPF and CAP_PERFMON");
+  if (err != 0) {
+    printf("Bail out! cannot load the programs: %s\n", strerror(-err));
+    exit(1);
+  }
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
+    char name[32];
+    snprintf(name, sizeof(name), "%s_begin", kind_name(kind));
+    bench->begin_fds[kind] = find_program(name);
+    snprintf(name, sizeof(name), "%s_end", kind_name(kind));
+    bench->end_fds[kind] = find_program(name);
+  }
+  bench->node_words_fd = find_map("node_words");
+}
+
+static void bench_fini(struct bench *bench) {
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
+    close(bench->begin_fds[kind]);
+    close(bench->end_fds[kind]);
+  }
+  close(bench->node_words_fd);
+  bpf_source_free(bench->source);
+}
+
+/* Events */
+
+static void run(int fd, __u64 first_argument) {
+  __u64 args[3] = {first_argument};
+  LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = args,
+              .ctx_size_in = sizeof(args));
+  int err = bpf_prog_test_run_opts(fd, &options);
+  if (err != 0) {
+    printf("Bail out! cannot run a program: %s\n", strerror(-err));
+    exit(1);
+  }
+}
+
+static void begin(const struct bench *bench, enum reclaim_kind kind) {
+  run(bench->begin_fds[kind], 0);
+}
+
+static void end(const struct bench *bench, enum reclaim_kind kind,
+                __u64 nr_reclaimed) {
+  run(bench->end_fds[kind], nr_reclaimed);
+}
+
+static void stall(const struct bench *bench, __u64 nr_reclaimed) {
+  begin(bench, RECLAIM_NODE);
+  end(bench, RECLAIM_NODE, nr_reclaimed);
+}
+
+static void set_comm(const char *comm) { prctl(PR_SET_NAME, comm); }
+
+static __u64 now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (__u64)now.tv_sec * 1000000000 + (__u64)now.tv_nsec;
+}
+
+static void sleep_ms(long ms) {
+  nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+}
+
+/* Rows */
+
+static void drain_keeping(struct bench *bench,
+                          const struct reclaim_row_key *keep, size_t num) {
+  int err = bpf_source_drain(bench->source, keep, num, &bench->rows);
+  if (err != 0) {
+    printf("Bail out! cannot drain: %s\n", strerror(-err));
+    exit(1);
+  }
+}
+
+static void drain(struct bench *bench) { drain_keeping(bench, NULL, 0); }
+
+static struct reclaim_row_key key_of(const char *comm, enum reclaim_kind kind) {
+  struct reclaim_row_key key = {.kind = kind};
+  memcpy(key.comm, comm, strnlen(comm, sizeof(key.comm)));
+  return key;
+}
+
+/* A copy of the row with this key of the last drain; zeros if there is none. */
+static struct reclaim_row row_at(const struct bench *bench,
+                                 struct reclaim_row_key key) {
+  for (size_t i = 0; i < bench->rows.num; i++)
+    if (memcmp(&bench->rows.keys[i], &key, sizeof(key)) == 0)
+      return bench->rows.rows[i];
+  return (struct reclaim_row){0};
+}
+
+static struct reclaim_row row_of(const struct bench *bench, const char *comm,
+                                 enum reclaim_kind kind) {
+  return row_at(bench, key_of(comm, kind));
+}
+
+static struct reclaim_row overflow_row(const struct bench *bench) {
+  return row_at(bench, (struct reclaim_row_key){.kind = RECLAIM_NODE,
+                                                .flags = RECLAIM_ROW_OVERFLOW});
+}
+
+static __u64 timed(struct reclaim_row row) {
+  __u64 sum = 0;
+  for (size_t i = 0; i < RECLAIM_BUCKETS; i++)
+    sum += row.buckets[i];
+  return sum;
+}
+
+/* Begin words */
+
+static struct reclaim_begin_words words;
+
+static void read_words(const struct bench *bench) {
+  __u32 zero = 0;
+  bpf_map_lookup_elem(bench->node_words_fd, &zero, &words);
+}
+
+static void write_words(const struct bench *bench) {
+  __u32 zero = 0;
+  bpf_map_update_elem(bench->node_words_fd, &zero, &words, BPF_ANY);
+}
+
+static __u64 *my_word(__u32 probe) {
+  __u32 tid = (__u32)syscall(SYS_gettid);
+  return &words.word[(tid + probe) & (RECLAIM_BEGIN_WORDS - 1)];
+}
+
+static __u64 strangers_word(__u64 age_ns) {
+  return (now_ns() - age_ns) << RECLAIM_TID_BITS | 4194303;
+}
+
+/* The tests */
+
+static void test_a_stall(struct bench *bench) {
+  set_comm("one-stall");
+  __u64 outer_begin = now_ns();
+  begin(bench, RECLAIM_NODE);
+  __u64 inner_begin = now_ns();
+  sleep_ms(4);
+  __u64 inner_end = now_ns();
+  end(bench, RECLAIM_NODE, 32);
+  __u64 outer_end = now_ns();
+  drain(bench);
+
+  struct reclaim_row row = row_of(bench, "one-stall", RECLAIM_NODE);
+  is_u64(row.stalls, 1, "a stall is counted");
+  is_u64(row.pages, 32, "with its pages");
+  is_u64(row.fruitless, 0, "as not fruitless");
+  ok(row.time_ns >= inner_end - inner_begin &&
+         row.time_ns <= outer_end - outer_begin,
+     "with its time in ns");
+  is_u64(row.longest_ns, row.time_ns, "which is the longest");
+  is_u64(timed(row), 1, "and in one bucket");
+  ok(row.buckets[5] + row.buckets[6] + row.buckets[7] + row.buckets[8] == 1 &&
+         row.buckets[5] == 0,
+     "of more than 3 ms");
+
+  stall(bench, 0);
+  drain(bench);
+  row = row_of(bench, "one-stall", RECLAIM_NODE);
+  is_u64(row.stalls, 1, "the next interval counts from 0");
+  is_u64(row.fruitless, 1, "a stall without pages is fruitless");
+  drain(bench);
+  is_u64(row_of(bench, "one-stall", RECLAIM_NODE).stalls, 0,
+         "an interval without stalls has none");
+}
+
+static void test_end_without_begin(struct bench *bench) {
+  set_comm("no-begin");
+  end(bench, RECLAIM_NODE, 7);
+  drain(bench);
+  struct reclaim_row row = row_of(bench, "no-begin", RECLAIM_NODE);
+  is_u64(row.stalls, 1, "an end without begin is a stall");
+  is_u64(row.pages, 7, "with pages");
+  is_u64(row.time_ns, 0, "without time");
+  is_u64(timed(row), 0, "and in no bucket");
+}
+
+static void test_begin_twice(struct bench *bench) {
+  set_comm("two-begins");
+  begin(bench, RECLAIM_NODE);
+  sleep_ms(20);
+  __u64 before = now_ns();
+  begin(bench, RECLAIM_NODE);
+  end(bench, RECLAIM_NODE, 1);
+  __u64 at_most = now_ns() - before;
+  end(bench, RECLAIM_NODE, 1);
+  drain(bench);
+  struct reclaim_row row = row_of(bench, "two-begins", RECLAIM_NODE);
+  is_u64(row.stalls, 2, "each end is a stall");
+  is_u64(timed(row), 1, "the second begin took the place of the first");
+  ok(row.time_ns <= at_most, "and its time counts, not the first's");
+}
+
+static void test_neighbouring_words(struct bench *bench) {
+  set_comm("crowded");
+  read_words(bench);
+  __u64 stranger = strangers_word(1000);
+  *my_word(0) = stranger;
+  write_words(bench);
+  stall(bench, 1);
+  drain(bench);
+  is_u64(timed(row_of(bench, "crowded", RECLAIM_NODE)), 1,
+         "two tids that share a word are both timed");
+  read_words(bench);
+  is_u64(*my_word(0), stranger, "and the other's word stays");
+
+  for (__u32 probe = 0; probe < RECLAIM_BEGIN_PROBES; probe++)
+    *my_word(probe) = stranger;
+  write_words(bench);
+  stall(bench, 1);
+  drain(bench);
+  struct reclaim_row row = row_of(bench, "crowded", RECLAIM_NODE);
+  is_u64(row.stalls, 1, "without a free word a stall counts all the same");
+  is_u64(timed(row), 0, "but untimed");
+  read_words(bench);
+  is_u64(*my_word(RECLAIM_BEGIN_PROBES - 1), stranger, "and takes nobody's");
+
+  *my_word(2) = strangers_word(HOUR_NS + 60000000000ULL);
+  write_words(bench);
+  stall(bench, 1);
+  drain(bench);
+  is_u64(timed(row_of(bench, "crowded", RECLAIM_NODE)), 1,
+         "a word older than an hour is taken over");
+
+  /* An old word of this tid behind a free one must not time a later stall. */
+  __u32 tid = (__u32)syscall(SYS_gettid);
+  read_words(bench);
+  *my_word(0) = 0;
+  *my_word(1) = (now_ns() - HOUR_NS / 2) << RECLAIM_TID_BITS | tid;
+  write_words(bench);
+  stall(bench, 1);
+  end(bench, RECLAIM_NODE, 1);
+  drain(bench);
+  row = row_of(bench, "crowded", RECLAIM_NODE);
+  is_u64(timed(row), 1, "a begin replaces the tid's old word");
+  ok(row.time_ns < HOUR_NS / 2, "so that it times nothing");
+  for (__u32 probe = 0; probe < RECLAIM_BEGIN_PROBES; probe++)
+    *my_word(probe) = 0;
+  write_words(bench);
+}
+
+static void test_nested_kinds(struct bench *bench) {
+  set_comm("nested");
+  begin(bench, RECLAIM_DIRECT);
+  sleep_ms(5);
+  begin(bench, RECLAIM_NODE);
+  end(bench, RECLAIM_NODE, 1);
+  sleep_ms(5);
+  end(bench, RECLAIM_DIRECT, 2);
+  drain(bench);
+  struct reclaim_row outer = row_of(bench, "nested", RECLAIM_DIRECT);
+  struct reclaim_row inner = row_of(bench, "nested", RECLAIM_NODE);
+  ok(timed(outer) == 1 && outer.time_ns >= 10000000 && outer.pages == 2,
+     "the outer of two nested kinds has all of its time");
+  ok(timed(inner) == 1 && inner.time_ns < outer.time_ns && inner.pages == 1,
+     "the inner has its own");
+}
+
+static void test_full_table(void) {
+  struct bpf_source_options options = defaults;
+  options.max_tracked = 64;
+  struct bench bench;
+  bench_init(&bench, &options);
+  for (int i = 0; i < 200; i++) {
+    char comm[16];
+    snprintf(comm, sizeof(comm), "name-%d", i);
+    set_comm(comm);
+    stall(&bench, 3);
+  }
+  drain(&bench);
+  struct reclaim_row overflow = overflow_row(&bench);
+  __u64 stalls = 0, pages = 0, times = 0;
+  size_t named = 0;
+  for (size_t i = 0; i < bench.rows.num; i++) {
+    stalls += bench.rows.rows[i].stalls;
+    pages += bench.rows.rows[i].pages;
+    times += timed(bench.rows.rows[i]);
+    named += !(bench.rows.keys[i].flags & RECLAIM_ROW_OVERFLOW);
+  }
+  is_u64(named, 64, "a full table has MaxTracked names");
+  is_u64(overflow.stalls, 200 - named, "further stalls are in the overflow");
+  is_u64(stalls, 200, "no stall is lost");
+  is_u64(pages, 600, "no page is lost");
+  is_u64(times, 200, "no time is lost");
+  stall(&bench, 1);
+  drain(&bench);
+  is_u64(overflow_row(&bench).stalls, 0, "the next interval has room again");
+  bench_fini(&bench);
+}
+
+static void test_kept_rows(void) {
+  struct bpf_source_options options = defaults;
+  options.max_tracked = 64;
+  struct bench bench;
+  bench_init(&bench, &options);
+  struct reclaim_row_key keep = key_of("kept", RECLAIM_NODE);
+  drain_keeping(&bench, &keep, 1);
+  for (int i = 0; i < 300; i++) {
+    char comm[16];
+    snprintf(comm, sizeof(comm), "storm-%d", i);
+    set_comm(comm);
+    stall(&bench, 1);
+  }
+  set_comm("kept");
+  stall(&bench, 11);
+  set_comm("not-kept");
+  stall(&bench, 13);
+  drain(&bench);
+  is_u64(row_of(&bench, "kept", RECLAIM_NODE).pages, 11,
+         "a kept name has its row in a storm of new ones");
+  is_u64(row_of(&bench, "not-kept", RECLAIM_NODE).stalls, 0, "another has not");
+  bench_fini(&bench);
+}
+
+static void *stall_as_worker(void *context) {
+  set_comm("a-worker");
+  stall(context, 5);
+  return NULL;
+}
+
+static void test_process(void) {
+  struct bpf_source_options options = defaults;
+  options.group_by_process = true;
+  struct bench bench;
+  bench_init(&bench, &options);
+  set_comm("fifteen-bytes-x");
+  set_comm("leader"); /* what was behind the NUL must not be in the key */
+  pthread_t thread;
+  pthread_create(&thread, NULL, stall_as_worker, &bench);
+  pthread_join(thread, NULL);
+  drain(&bench);
+  is_u64(row_of(&bench, "leader", RECLAIM_NODE).pages, 5,
+         "by process, a thread's stall is its leader's");
+  is_u64(row_of(&bench, "a-worker", RECLAIM_NODE).stalls, 0,
+         "and not its own comm's");
+  bench_fini(&bench);
+
+  bench_init(&bench, &defaults);
+  pthread_create(&thread, NULL, stall_as_worker, &bench);
+  pthread_join(thread, NULL);
+  drain(&bench);
+  is_u64(row_of(&bench, "a-worker", RECLAIM_NODE).pages, 5,
+         "by comm, it is the thread's");
+  bench_fini(&bench);
+}
+
+struct shooter {
+  const struct bench *bench;
+  const volatile bool *stop;
+  int number;
+  __u64 shots;
+};
+
+static void *shoot(void *context) {
+  struct shooter *shooter = context;
+  while (!*shooter->stop) {
+    char comm[16];
+    snprintf(comm, sizeof(comm), "shot-%d-%d", shooter->number,
+             (int)(shooter->shots % 7));
+    set_comm(comm);
+    stall(shooter->bench, 3);
+    shooter->shots++;
+  }
+  return NULL;
+}
+
+static void test_swap_under_fire(void) {
+  struct bench bench;
+  bench_init(&bench, &defaults);
+  volatile bool stop = false;
+  struct shooter shooters[4];
+  pthread_t threads[4];
+  for (int i = 0; i < 4; i++) {
+    shooters[i] = (struct shooter){&bench, &stop, i, 0};
+    pthread_create(&threads[i], NULL, shoot, &shooters[i]);
+  }
+  __u64 stalls = 0, pages = 0, times = 0, swaps = 0;
+  __u64 until = now_ns() + 3000000000ULL;
+  for (bool last = false; !last;) {
+    last = now_ns() > until;
+    if (last) {
+      stop = true;
+      for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    }
+    drain(&bench);
+    swaps++;
+    for (size_t i = 0; i < bench.rows.num; i++) {
+      stalls += bench.rows.rows[i].stalls;
+      pages += bench.rows.rows[i].pages;
+      times += timed(bench.rows.rows[i]);
+    }
+  }
+  __u64 shots = 0;
+  for (int i = 0; i < 4; i++)
+    shots += shooters[i].shots;
+  printf("# %llu swaps during %llu stalls\n", swaps, shots);
+  ok(swaps > 20 && shots > 1000, "many swaps during many stalls");
+  is_u64(stalls, shots, "every stall is in one interval");
+  is_u64(pages, 3 * shots, "so is every page");
+  is_u64(times, shots, "so is every time");
+  bench_fini(&bench);
+}
+
+static int other_print(enum libbpf_print_level level, const char *format,
+                       va_list args) {
+  (void)level, (void)format, (void)args;
+  return 0;
+}
+
+static void test_nothing_stays(void) {
+  struct bench bench;
+  libbpf_print_fn_t print = libbpf_set_print(other_print);
+  bench_init(&bench, &defaults);
+  ok(libbpf_set_print(print) == other_print,
+     "libbpf's print function is put back");
+
+  struct bpf_prog_info program = {0};
+  struct bpf_map_info map = {0};
+  __u32 size = sizeof(program);
+  bpf_obj_get_info_by_fd(bench.end_fds[RECLAIM_NODE], &program, &size);
+  size = sizeof(map);
+  bpf_obj_get_info_by_fd(bench.node_words_fd, &map, &size);
+  ok(program.id != 0 && map.id != 0, "programs and maps are there");
+  bench_fini(&bench);
+  /* The kernel frees behind a grace period. */
+  int program_fd = 0, map_fd = 0;
+  for (int i = 0; i < 100 && (program_fd >= 0 || map_fd >= 0); i++) {
+    sleep_ms(20);
+    program_fd = bpf_prog_get_fd_by_id(program.id);
+    map_fd = bpf_map_get_fd_by_id(map.id);
+    if (program_fd >= 0)
+      close(program_fd);
+    if (map_fd >= 0)
+      close(map_fd);
+  }
+  ok(program_fd < 0 && map_fd < 0, "and gone when the source is freed");
+}
+
+int main(void) {
+  const char *live = getenv("RECLAIM_LIVE_TESTS");
+  if (live && strcmp(live, "no") == 0)
+    skip_all("live tests are off");
+  if (geteuid() != 0)
+    skip_all("needs root");
+
+  struct bench bench;
+  bench_init(&bench, &defaults);
+  ok(bpf_source_is_attached(bench.source, RECLAIM_NODE) &&
+         bpf_source_is_attached(bench.source, RECLAIM_DIRECT),
+     "the chosen kinds are attached");
+  ok(!bpf_source_is_attached(bench.source, RECLAIM_MEMCG),
+     "a kind that is off is not");
+  test_a_stall(&bench);
+  test_end_without_begin(&bench);
+  test_begin_twice(&bench);
+  test_neighbouring_words(&bench);
+  test_nested_kinds(&bench);
+  bench_fini(&bench);
+
+  test_full_table();
+  test_kept_rows();
+  test_process();
+  test_swap_under_fire();
+  test_nothing_stays();
+  return done();
+}
