@@ -44,9 +44,9 @@ struct reclaim_begin_words {
   __u64 word[RECLAIM_BEGIN_WORDS];
 };
 
-#define RECLAIM_ROW_KTHREAD 1U  /* the task has PF_KTHREAD */
-#define RECLAIM_ROW_OVERFLOW 2U /* no comm: stalls that found the table full   \
-                                 */
+#define RECLAIM_ROW_KTHREAD 1U /* the task has PF_KTHREAD */
+/* Stalls that found the table full: the key has no comm. */
+#define RECLAIM_ROW_OVERFLOW 2U
 
 struct reclaim_row_key {
   char comm[RECLAIM_COMM_SIZE]; /* raw bytes, zero after the first NUL */

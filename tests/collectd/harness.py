@@ -3,6 +3,7 @@
 memory cgroups at their limit, and ftrace as an independent count."""
 
 import collections
+import fcntl
 import glob
 import os
 import re
@@ -16,6 +17,7 @@ import time
 BUILD = os.environ.get("RECLAIM_BUILD", ".")
 TRACING = "/sys/kernel/tracing"
 CSV_HOST = "testhost"
+LOCK = None
 
 
 class Tap:
@@ -70,6 +72,10 @@ def need_live_machine():
         skip_all("needs tracefs, to count independently")
     if not MemoryCgroup.parent():
         skip_all("needs a memory cgroup hierarchy")
+    # All stalls of the machine are counted: one such test at a time.
+    global LOCK
+    LOCK = open("/run/lock/collectd-reclaim-tests", "w", encoding="ascii")
+    fcntl.flock(LOCK, fcntl.LOCK_EX)
 
 
 def wait_for(condition, what, seconds=60):

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+# Sourced by demo.sh and test.sh: installs what they need, and builds.
+
+die() {
+  echo "$0: $*" >&2
+  exit 1
+}
+
+need_root() {
+  [ "$(id -u)" = 0 ] || die "must be run as root: it installs packages, loads BPF programs and makes a memory cgroup"
+}
+
+# Debian, Ubuntu
+apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
+  libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
+apt_test="python3 clang-format git"
+# Fedora and its kin; collectd's headers are in no package of theirs
+dnf_build="autoconf automake libtool make gcc pkgconf-pkg-config clang bpftool
+  libbpf-devel elfutils-libelf-devel zlib-devel collectd util-linux
+  dnf-plugins-core cpio tar bzip2 xz flex bison findutils"
+dnf_test="python3 clang-tools-extra git"
+
+apt_missing() {
+  for package; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null |
+      grep -q 'ok installed' || echo "$package"
+  done
+}
+
+# Ubuntu before 26.04 has bpftool in the packages of its kernels.
+apt_names() {
+  for package; do
+    if [ "$package" = bpftool ] &&
+      ! apt-cache show --no-all-versions bpftool 2>/dev/null | grep -q '^Filename'; then
+      echo linux-tools-common linux-tools-generic
+    else
+      echo "$package"
+    fi
+  done
+}
+
+apt_install() {
+  [ -n "$(apt_missing "$@")" ] || return 0
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -q update || return
+  set -- $(apt_missing $(apt_names "$@"))
+  [ $# -gt 0 ] || return 0
+  echo "installing: $*"
+  apt-get -q -y --no-install-recommends install "$@"
+}
+
+dnf_missing() {
+  for package; do rpm -q --quiet "$package" || echo "$package"; done
+}
+
+dnf_install() {
+  set -- $(dnf_missing "$@")
+  [ $# -gt 0 ] || return 0
+  echo "installing: $*"
+  dnf -q -y install "$@"
+}
+
+# install_packages build|test
+install_packages() {
+  if command -v apt-get >/dev/null; then
+    packages=$apt_build
+    [ "$1" = test ] && packages="$packages $apt_test"
+    apt_install $packages
+  elif command -v dnf >/dev/null; then
+    packages=$dnf_build
+    [ "$1" = test ] && packages="$packages $dnf_test"
+    dnf_install $packages
+  else
+    die "neither apt-get nor dnf here: install the packages that README, Requirements names"
+  fi
+}
+
+# Where no package has collectd's headers: its source, configured. Prints where.
+collectd_source() {
+  where=/var/tmp/collectd-reclaim-source
+  if [ ! -e "$where/tree/src/config.h" ]; then
+    rm -rf "$where" && mkdir -p "$where/tree" || return
+    (cd "$where" && dnf -q download --source collectd &&
+      rpm2cpio collectd-*.src.rpm | cpio -id --quiet &&
+      tar xf collectd-*.tar.* --strip-components=1 -C tree &&
+      cd tree && { [ -x configure ] || ./build.sh; } &&
+      ./configure --disable-all-plugins) >"$where.log" 2>&1 || return
+  fi
+  echo "$where/tree"
+}
+
+# build DIR CONFIGURE_OPTION...: out of tree, only what is not up to date
+build() {
+  dir=$1
+  shift
+  [ -e configure ] || autoreconf -fi || return
+  if [ ! -e "$dir/Makefile" ]; then
+    if [ ! -e /usr/include/collectd/core/daemon/plugin.h ]; then
+      set -- "$@" "--with-collectd-src=$(collectd_source)"
+    fi
+    bpftool=$(ls /usr/lib/linux-tools/*/bpftool 2>/dev/null | tail -n 1)
+    if [ -n "$bpftool" ] && ! PATH=$PATH:/usr/sbin bpftool version >/dev/null 2>&1; then
+      set -- "$@" "BPFTOOL=$bpftool"
+    fi
+    mkdir -p "$dir" && (cd "$dir" && "$OLDPWD/configure" -q "$@") || return
+  fi
+  make -s -C "$dir" -j"$(nproc)"
+}

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Shows the plugin at work: installs what is needed, builds, runs collectd while
+# programs stall in a small memory cgroup, and prints who stalled.
+#
+#   ./demo.sh [--seconds N]
+set -u
+cd "$(dirname "$0")" || exit
+. conf/packaging/dependencies.sh
+
+usage() {
+  echo "usage: $0 [--seconds N]    (N: seconds of data, 4 to 3600, default 30)"
+}
+
+seconds=30
+while [ $# -gt 0 ]; do
+  case $1 in
+  --seconds) seconds=${2:-} && shift ;;
+  --help) usage && exit ;;
+  *) usage >&2 && exit 2 ;;
+  esac
+  shift
+done
+[[ $seconds =~ ^[0-9]{1,4}$ ]] && ((seconds >= 4 && seconds <= 3600)) ||
+  { usage >&2 && exit 2; }
+
+dir='' collectd='' cgroup='' loads=()
+
+cleanup() {
+  trap - EXIT INT TERM
+  for pid in "${loads[@]}" $collectd; do kill "$pid" 2>/dev/null; done
+  if [ -n "$cgroup" ]; then
+    # what the loads had started is in the cgroup still
+    for _ in {1..50}; do
+      xargs -r kill -KILL <"$cgroup/cgroup.procs" 2>/dev/null
+      rmdir "$cgroup" 2>/dev/null && break
+      sleep 0.1
+    done
+  fi
+  [ -z "$collectd" ] || wait "$collectd" 2>/dev/null
+  rm -f "$dir"/load-file
+  [ -z "$dir" ] || echo "The CSV files and collectd's log are in $dir"
+}
+
+make_cgroup() {
+  local limit
+  if [ -e /sys/fs/cgroup/memory/memory.limit_in_bytes ]; then
+    cgroup=/sys/fs/cgroup/memory/reclaim-demo-$$ limit=memory.limit_in_bytes
+  elif [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    echo +memory >/sys/fs/cgroup/cgroup.subtree_control ||
+      die "cannot enable the memory controller in /sys/fs/cgroup"
+    cgroup=/sys/fs/cgroup/reclaim-demo-$$ limit=memory.max
+  else
+    die "no memory cgroup hierarchy below /sys/fs/cgroup"
+  fi
+  mkdir "$cgroup" || { cgroup='' && die "cannot make a memory cgroup"; }
+  echo $((64 << 20)) >"$cgroup/$limit" || die "cannot limit $cgroup"
+}
+
+# start_load PROGRAM...: again and again in the cgroup
+start_load() {
+  (
+    echo "$BASHPID" >"$cgroup/cgroup.procs"
+    while :; do "$@" <"$dir/load-file" >/dev/null 2>&1; done
+  ) &
+  loads+=($!)
+}
+
+start_collectd() {
+  sed -e "s|@DIR@|$dir|; s|@PLUGINDIR@|$PWD/build/.libs|" \
+    conf/demo.conf >"$dir/collectd.conf"
+  PATH=$PATH:/usr/sbin collectd -f -C "$dir/collectd.conf" \
+    >>"$dir/collectd.log" 2>&1 &
+  collectd=$!
+  for _ in {1..100}; do
+    [ -e "$(newest "reclaim/gauge-attached_memcg")" ] && return
+    kill -0 "$collectd" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$dir/collectd.log" >&2
+  die "collectd did not start; see above"
+}
+
+# newest SERIES: its file of the latest day
+newest() { ls "$dir/csv/demo/$1"-????-??-?? 2>/dev/null | tail -n 1; }
+
+# last SERIES: its last value, 0 where there is none yet
+last() {
+  local value
+  value=$(tail -n 1 "$(newest "$1")" 2>/dev/null)
+  value=${value##*,}
+  case $value in '' | nan | *[!0-9.e+-]*) echo 0 ;; *) echo "$value" ;; esac
+}
+
+# print_row NAME INSTANCE TYPE_INSTANCE
+print_row() {
+  awk -v name="$1" -v stalls="$(last "$2/total_events-$3")" \
+    -v ms="$(last "$2/total_time_in_ms-$3")" \
+    -v pages="$(last "$2/vmpage_action-$3")" \
+    -v longest="$(last "$2/latency-${3}_max")" -v kind="${3%_total}" \
+    'BEGIN { printf "  %-16s %-6s %10.1f %14.1f %11.0f %9.2f ms\n",
+                    name, kind, stalls, ms, pages, longest * 1000 }'
+}
+
+print_table() {
+  printf '\n  %-16s %-6s %10s %14s %11s %12s\n' \
+    "after $1 s" KIND STALLS/S "MS STALLED/S" PAGES/S LONGEST
+  local kind instance name
+  for kind in direct memcg; do
+    for instance in "$dir"/csv/demo/reclaim-*/total_events-"$kind"-*; do
+      [ -e "$instance" ] || continue
+      instance=$(basename "$(dirname "$instance")")
+      print_row "${instance#reclaim-}" "$instance" "$kind"
+    done | sort -u -k4,4nr -k1,1
+    print_row "(total)" reclaim "${kind}_total"
+  done
+}
+
+need_root
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+echo "[1/4] packages"
+install_packages build || die "cannot install the packages; see above"
+echo "[2/4] build"
+build build || die "the build failed; see above"
+echo "[3/4] collectd with the plugin"
+dir=$(mktemp -d /var/tmp/reclaim-demo.XXXXXX) || die "cannot write to /var/tmp"
+make_cgroup
+start_collectd
+echo "[4/4] dd, cat and md5sum read a file of 512 MiB in a memory cgroup of 64 MiB"
+echo "      (a new name begins with 0; what it did till then is in its next rate)"
+truncate -s 512M "$dir/load-file"
+start_load dd bs=1M
+start_load cat
+start_load md5sum
+
+for ((elapsed = 2; elapsed <= seconds; elapsed += 2)); do
+  sleep 2
+  print_table "$elapsed"
+done
+
+if ! cut -d, -f2 "$(newest reclaim/total_events-memcg_total)" | grep -q '[1-9]'; then
+  cat "$dir/collectd.log" >&2
+  die "no stall was seen in $seconds s: either the cgroup's limit did not hold, or the plugin is not attached; see above"
+fi
+echo

@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Installs what is needed, builds, and runs every test. The last line counts.
+#
+#   ./test.sh [--long]    (--long: also what repeats or takes long)
+set -u
+cd "$(dirname "$0")" || exit
+. conf/packaging/dependencies.sh
+
+long=no
+case ${1-} in
+'') ;;
+--long) long=yes ;;
+*) echo "usage: $0 [--long]" >&2 && exit 2 ;;
+esac
+
+passed=0 failed=0 skipped=0
+
+section() { printf '\n== %s (after %s s)\n' "$1" "$SECONDS"; }
+
+# one NAME COMMAND...: a test that passes when the command does
+one() {
+  local name=$1
+  shift
+  if "$@" >"$logs/one.log" 2>&1; then
+    passed=$((passed + 1)) && echo "PASS: $name"
+  else
+    failed=$((failed + 1)) && echo "FAIL: $name" && tail -n 40 "$logs/one.log"
+  fi
+}
+
+# automake DIR MAKE_ARGUMENT...: make check, its tests counted one by one
+automake() {
+  local log=$logs/check.log counted
+  echo "make -C $*"
+  make -C "$@" check >"$log" 2>&1
+  counted=$(grep -cE '^# (PASS|FAIL|ERROR|SKIP): +[0-9]' "$log")
+  if [ "$counted" != 4 ]; then
+    failed=$((failed + 1)) && echo "FAIL: make check did not come to its end"
+    tail -n 40 "$log"
+    return
+  fi
+  sum() { awk -v what="# $1:" 'index($0, what) == 1 { print $NF }' "$log"; }
+  passed=$((passed + $(sum PASS)))
+  failed=$((failed + $(sum FAIL) + $(sum ERROR)))
+  skipped=$((skipped + $(sum SKIP)))
+  echo "$(sum PASS) passed, $(sum SKIP) skipped"
+  if [ "$(sum FAIL)" != 0 ] || [ "$(sum ERROR)" != 0 ]; then
+    cat "$1/test-suite.log"
+  fi
+}
+
+is_formatted() {
+  find bpf plugin tests -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
+}
+
+installs_where_told() {
+  local to
+  to=$(mktemp -d) &&
+    make -s -C build install DESTDIR="$to" &&
+    [ "$(find "$to" -type f -printf '%f\n' | sort | paste -sd' ')" = \
+      "reclaim.la reclaim.so" ] &&
+    rm -r "$to"
+}
+
+# configure must name the package that is missing, not merely fail.
+configure_names() {
+  local folder wanted=$1
+  shift
+  folder=$(mktemp -d)
+  (cd "$folder" && "$OLDPWD/configure" "$@" >out 2>&1)
+  if [ $? = 0 ] || ! grep -q "$wanted" "$folder/out"; then
+    cat "$folder/out"
+    return 1
+  fi
+  rm -r "$folder"
+}
+
+configure_without_headers() {
+  unshare -m sh -c 'mount -t tmpfs none /usr/include/collectd && "$@"' sh \
+    bash -c "$(declare -f configure_names); configure_names collectd-dev"
+}
+
+need_root
+section packages
+install_packages test || die "cannot install the packages; see above"
+
+section "build, with warnings as errors"
+build build --enable-werror || die "the build failed; see above"
+logs=$(mktemp -d /tmp/reclaim-test.XXXXXX)
+
+section "all layers"
+automake build
+
+section "unit layer, under AddressSanitizer and UndefinedBehaviorSanitizer"
+build build-sanitized --enable-werror --enable-sanitizers ||
+  die "the build failed; see above"
+automake build-sanitized TESTS='$(UNIT_TESTS)'
+
+section "tree and packaging"
+one "sources are formatted" is_formatted
+one "make install puts the plugin where it is told" installs_where_told
+one "configure names libbpf-dev when it is missing" \
+  configure_names libbpf-dev PKG_CONFIG_LIBDIR=/nonexistent
+one "configure names clang when it is missing" \
+  configure_names "package clang" ac_cv_path_CLANG=
+one "configure names bpftool when it is missing" \
+  configure_names "package bpftool" ac_cv_path_BPFTOOL=
+one "configure names collectd-dev when it is missing" \
+  configure_without_headers
+one "configure says when collectd's source is none" \
+  configure_names "must be the source of collectd" --with-collectd-src=/nonexistent
+one "make distcheck" make -C build distcheck
+
+if [ $long = yes ]; then
+  section "repeated"
+  for _ in 1 2 3 4 5; do
+    automake build TESTS='$(BPF_TESTS) $(COLLECTD_TESTS)'
+  done
+fi
+
+rm -r "$logs"
+section end
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
