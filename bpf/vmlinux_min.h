@@ -37,4 +37,9 @@ struct task_struct {
   struct task_struct *group_leader;
 } __attribute__((preserve_access_index));
 
+/* kernel/tracepoint.c */
+struct tp_transition_snapshot {
+  unsigned long srcu_gp;
+} __attribute__((preserve_access_index));
+
 #endif

@@ -14,14 +14,35 @@
 
 #define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
 
+/* The programs of a kind in the order in which they are attached, and so run.
+ * Ends first: a stall that both begins and ends while its kind is being
+ * attached is then untimed, and leaves no begin word behind. */
+static const struct part {
+  const char *edge;    /* of the tracepoint */
+  const char *program; /* behind the kind's name */
+  bool second;         /* only where programs are preempted */
+} parts[] = {
+    {"end", "end", false},
+    {"end", "end_2", true},
+    {"begin", "begin", false},
+    {"begin", "begin_2", true},
+};
+enum { FIRST_END, PARTS = sizeof(parts) / sizeof(*parts) };
+
 struct bpf_source {
   struct reclaim_bpf *skel;
   struct bpf_map *tables[2];
   size_t open;    /* the table that the programs write to */
   bool undrained; /* the other one still has its rows */
   size_t max_rows;
-  struct bpf_link *begin_links[RECLAIM_KINDS];
-  struct bpf_link *end_links[RECLAIM_KINDS];
+  bool preempted; /* programs are: the second ones are needed */
+  struct bpf_link *links[RECLAIM_KINDS][PARTS];
+  struct {
+    uint64_t skipped; /* runs of the first end that the kernel skipped, as of
+                         the previous drain */
+    uint64_t lost;    /* of these, what the second did not count either and was
+                         handed out as overflow */
+  } missed[RECLAIM_KINDS];
   struct reclaim_row_key *keys; /* max_rows of them, as of rows */
   struct reclaim_row *rows;
 };
@@ -46,10 +67,9 @@ size_t bpf_source_max_rows(const struct bpf_source_options *options) {
 /* Loading */
 
 static struct bpf_program *find_program(const struct bpf_source *source,
-                                        enum reclaim_kind kind,
-                                        const char *edge) {
+                                        enum reclaim_kind kind, size_t part) {
   char name[32];
-  snprintf(name, sizeof(name), "%s_%s", kind_name(kind), edge);
+  snprintf(name, sizeof(name), "%s_%s", kind_name(kind), parts[part].program);
   return bpf_object__find_program_by_name(source->skel->obj, name);
 }
 
@@ -61,8 +81,8 @@ static struct bpf_map *find_words(const struct bpf_source *source,
 }
 
 static void leave_out(struct bpf_source *source, enum reclaim_kind kind) {
-  bpf_program__set_autoload(find_program(source, kind, "begin"), false);
-  bpf_program__set_autoload(find_program(source, kind, "end"), false);
+  for (size_t part = 0; part < PARTS; part++)
+    bpf_program__set_autoload(find_program(source, kind, part), false);
   bpf_map__set_autocreate(find_words(source, kind), false);
 }
 
@@ -109,6 +129,22 @@ static int load(struct bpf_source *source,
     err = 0;
   }
   return err;
+}
+
+/* Asks the object, which was fitted to the kernel's types; and drops what has
+ * answered or is not needed. A kernel that cannot run a raw_tp program on
+ * demand (before Linux 5.10) is older than what is asked for. */
+static void find_out_preemption(struct bpf_source *source,
+                                const struct bpf_source_options *options) {
+  struct bpf_program *probe = source->skel->progs.programs_are_preempted;
+  LIBBPF_OPTS(bpf_test_run_opts, run);
+  source->preempted =
+      bpf_prog_test_run_opts(bpf_program__fd(probe), &run) == 0 && run.retval;
+  bpf_program__unload(probe);
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    for (size_t part = 0; part < PARTS; part++)
+      if (options->kinds[kind] && parts[part].second && !source->preempted)
+        bpf_program__unload(find_program(source, kind, part));
 }
 
 static void explain_failure(const struct bpf_source_options *options, int err,
@@ -198,6 +234,31 @@ static int swap_tables(struct bpf_source *source,
   return 0;
 }
 
+/* Stalls of which neither end program saw the end, as far as not handed out.
+ * What the first end missed up to the previous drain the second has had time to
+ * count since; the difference stays. */
+static uint64_t take_lost(struct bpf_source *source, enum reclaim_kind kind) {
+  struct bpf_prog_info info = {0};
+  __u32 size = sizeof(info);
+  int fd = bpf_program__fd(find_program(source, kind, FIRST_END));
+  uint64_t skipped = source->missed[kind].skipped;
+  uint64_t counted = source->skel->bss->rescued[kind];
+  uint64_t handed_out = source->missed[kind].lost;
+  if (bpf_obj_get_info_by_fd(fd, &info, &size) == 0)
+    source->missed[kind].skipped = info.recursion_misses; /* Linux 5.12 */
+  if (skipped <= counted + handed_out)
+    return 0;
+  source->missed[kind].lost = skipped - counted;
+  return skipped - counted - handed_out;
+}
+
+static void add_lost(struct bpf_source *source, size_t rows_num) {
+  for (size_t i = 0; i < rows_num; i++)
+    if (source->keys[i].flags & RECLAIM_ROW_OVERFLOW &&
+        bpf_source_is_attached(source, source->keys[i].kind))
+      source->rows[i].stalls += take_lost(source, source->keys[i].kind);
+}
+
 int bpf_source_drain(struct bpf_source *source,
                      const struct reclaim_row_key *keep, size_t keep_num,
                      struct bpf_source_rows *rows) {
@@ -209,27 +270,27 @@ int bpf_source_drain(struct bpf_source *source,
     source->undrained = true;
   }
 
-  int err = take_rows(source, source->tables[1 - source->open], &rows->num);
-  if (err != 0) {
-    rows->num = 0;
+  size_t num;
+  int err = take_rows(source, source->tables[1 - source->open], &num);
+  if (err != 0)
     return err;
-  }
   source->undrained = false;
-  rows->keys = source->keys;
-  rows->rows = source->rows;
+  add_lost(source, num);
+  *rows = (struct bpf_source_rows){
+      .keys = source->keys, .rows = source->rows, .num = num};
   return 0;
 }
 
 /* Attaching */
 
 static struct bpf_link *attach(struct bpf_source *source,
-                               enum reclaim_kind kind, const char *edge,
+                               enum reclaim_kind kind, size_t part,
                                enum log_level missing_level, log_fn log) {
   char tracepoint[64];
   snprintf(tracepoint, sizeof(tracepoint), "mm_vmscan_%s_reclaim_%s",
-           kind_name(kind), edge);
+           kind_name(kind), parts[part].edge);
   struct bpf_link *link = bpf_program__attach_raw_tracepoint(
-      find_program(source, kind, edge), tracepoint);
+      find_program(source, kind, part), tracepoint);
   if (link)
     return link;
   if (errno == ENOENT)
@@ -245,26 +306,29 @@ static struct bpf_link *attach(struct bpf_source *source,
   return NULL;
 }
 
-static void detach(struct bpf_link **link) {
-  bpf_link__destroy(*link);
-  *link = NULL;
+static void detach_kind(struct bpf_source *source, enum reclaim_kind kind) {
+  for (size_t part = 0; part < PARTS; part++) {
+    bpf_link__destroy(source->links[kind][part]);
+    source->links[kind][part] = NULL;
+  }
 }
 
-/* The end first: a stall that both begins and ends while its kind is being
- * attached is then untimed, and leaves no begin word behind. */
 static void attach_kind(struct bpf_source *source, enum reclaim_kind kind,
                         enum log_level missing_level, log_fn log) {
-  source->end_links[kind] = attach(source, kind, "end", missing_level, log);
-  if (!source->end_links[kind])
-    return;
-  source->begin_links[kind] = attach(source, kind, "begin", missing_level, log);
-  if (!source->begin_links[kind])
-    detach(&source->end_links[kind]);
+  for (size_t part = 0; part < PARTS; part++) {
+    if (parts[part].second && !source->preempted)
+      continue;
+    source->links[kind][part] = attach(source, kind, part, missing_level, log);
+    if (!source->links[kind][part]) {
+      detach_kind(source, kind);
+      return;
+    }
+  }
 }
 
 bool bpf_source_is_attached(const struct bpf_source *source,
                             enum reclaim_kind kind) {
-  return source->end_links[kind] != NULL;
+  return source->links[kind][FIRST_END] != NULL;
 }
 
 /* Bytes of kernel memory of a map: "memlock" in its fdinfo
@@ -298,9 +362,10 @@ static void tell_summary(const struct bpf_source *source,
       bytes += map_memory(map);
   }
   log_printf(log, RECLAIM_LOG_INFO,
-             "attached:%s; two tables of %u rows, %llu KiB of kernel memory",
-             kinds[0] ? kinds : " nothing", options->max_tracked,
-             (unsigned long long)(bytes + 1023) / 1024);
+             "attached:%s%s; two tables of %u rows, %llu KiB of kernel memory",
+             kinds[0] ? kinds : " nothing",
+             source->preempted ? ", each program twice" : "",
+             options->max_tracked, (unsigned long long)(bytes + 1023) / 1024);
 }
 
 /* Life */
@@ -314,6 +379,7 @@ static int source_init(struct bpf_source *source,
     explain_failure(options, err, log);
     return err;
   }
+  find_out_preemption(source, options);
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     if (options->kinds[kind])
       attach_kind(source, kind,
@@ -347,10 +413,8 @@ int bpf_source_new(const struct bpf_source_options *options, log_fn log,
 void bpf_source_free(struct bpf_source *source) {
   if (!source)
     return;
-  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
-    detach(&source->begin_links[kind]);
-    detach(&source->end_links[kind]);
-  }
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    detach_kind(source, kind);
   reclaim_bpf__destroy(source->skel);
   free(source->keys);
   free(source->rows);

@@ -343,6 +343,60 @@ static void test_nested_kinds(struct bench *bench) {
      "the inner has its own");
 }
 
+/* The second programs are there on kernels that preempt programs (7.0). */
+static void test_second_programs(struct bench *bench) {
+  int begin_2 = find_program("node_begin_2"),
+      end_2 = find_program("node_end_2");
+  if (end_2 < 0) {
+    skip("second programs", "this kernel does not preempt programs");
+    return;
+  }
+  set_comm("twice");
+  begin(bench, RECLAIM_NODE);
+  run(begin_2, 0);
+  end(bench, RECLAIM_NODE, 1);
+  run(end_2, 1);
+  drain(bench);
+  struct reclaim_row row = row_of(bench, "twice", RECLAIM_NODE);
+  ok(row.stalls == 1 && row.pages == 1 && timed(row) == 1,
+     "a stall that both programs see counts once");
+
+  begin(bench, RECLAIM_NODE);
+  run(end_2, 2);
+  drain(bench);
+  row = row_of(bench, "twice", RECLAIM_NODE);
+  ok(row.stalls == 1 && row.pages == 2 && timed(row) == 1,
+     "a stall that the first end misses is counted by the second");
+
+  run(begin_2, 0);
+  end(bench, RECLAIM_NODE, 3);
+  run(end_2, 3);
+  drain(bench);
+  row = row_of(bench, "twice", RECLAIM_NODE);
+  ok(row.stalls == 1 && timed(row) == 1,
+     "a begin that the first misses is noted by the second");
+
+  begin(bench, RECLAIM_NODE);
+  sleep_ms(2);
+  run(begin_2, 0);
+  end(bench, RECLAIM_NODE, 1);
+  drain(bench);
+  ok(row_of(bench, "twice", RECLAIM_NODE).time_ns >= 2000000,
+     "the second begin leaves the first's time alone");
+
+  read_words(bench);
+  *my_word(0) =
+      (now_ns() - HOUR_NS / 2) << RECLAIM_TID_BITS | (__u64)syscall(SYS_gettid);
+  write_words(bench);
+  run(begin_2, 0);
+  end(bench, RECLAIM_NODE, 1);
+  drain(bench);
+  ok(row_of(bench, "twice", RECLAIM_NODE).time_ns < HOUR_NS / 2,
+     "but not a time that an unseen end left behind");
+  close(begin_2);
+  close(end_2);
+}
+
 static void test_full_table(void) {
   struct bpf_source_options options = defaults;
   options.max_tracked = 64;
@@ -543,6 +597,7 @@ int main(void) {
   test_begin_twice(&bench);
   test_neighbouring_words(&bench);
   test_nested_kinds(&bench);
+  test_second_programs(&bench);
   bench_fini(&bench);
 
   test_full_table();
