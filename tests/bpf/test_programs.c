@@ -516,9 +516,8 @@ static void test_swap_under_fire(void) {
     pthread_create(&threads[i], NULL, shoot, &shooters[i]);
   }
   __u64 stalls = 0, pages = 0, times = 0, swaps = 0;
-  __u64 until = now_ns() + 3000000000ULL;
   for (bool last = false; !last;) {
-    last = now_ns() > until;
+    last = swaps == 100;
     if (last) {
       stop = true;
       for (int i = 0; i < 4; i++)
@@ -536,7 +535,7 @@ static void test_swap_under_fire(void) {
   for (int i = 0; i < 4; i++)
     shots += shooters[i].shots;
   printf("# %llu swaps during %llu stalls\n", swaps, shots);
-  ok(swaps > 20 && shots > 1000, "many swaps during many stalls");
+  ok(shots > 1000, "many swaps during many stalls");
   is_u64(stalls, shots, "every stall is in one interval");
   is_u64(pages, 3 * shots, "so is every page");
   is_u64(times, shots, "so is every time");
