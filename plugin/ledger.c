@@ -16,7 +16,9 @@ struct entry {
   char name[COMM_NAME_SIZE];
   bool selected;
   uint64_t recent_ns[RECENT]; /* stall time by interval, newest first */
+  uint64_t last_ns;           /* their sum when it stalled last */
   size_t idle;                /* intervals since the last stall; 0: in this */
+  size_t reads;               /* since the series was born; 0: in this */
   uint64_t known_until_ns;    /* until then it may come back for free */
   struct ledger_series *series;
   struct ledger_row *rows; /* of this interval, next to each other */
@@ -49,13 +51,21 @@ struct ledger {
   uint64_t now_ns;
 };
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 static void series_begin(struct ledger_series *series, enum ledger_scope scope,
                          enum reclaim_kind kind, const char *name) {
   *series =
       (struct ledger_series){.scope = scope, .kind = kind, .newborn = true};
   snprintf(series->name, sizeof(series->name), "%s", name);
+}
+
+/* Births that are left for culprits when newcomers have used up theirs. */
+static uint64_t reserve_ns(const struct ledger *ledger) {
+  return (ledger->options.max_names / 4 + 1) * ledger->birth_price_ns;
+}
+
+static uint64_t credit_max_ns(const struct ledger *ledger) {
+  return ledger->options.max_names * ledger->birth_price_ns +
+         reserve_ns(ledger);
 }
 
 static bool account_init(struct account *account, const struct ledger *ledger,
@@ -69,7 +79,7 @@ static bool account_init(struct account *account, const struct ledger *ledger,
 
   for (size_t i = 0; i < places; i++)
     account->vacant[account->vacant_num++] = &account->places[i];
-  account->credit_ns = places * ledger->birth_price_ns;
+  account->credit_ns = credit_max_ns(ledger);
   series_begin(&account->total, LEDGER_TOTAL, kind, "");
   return true;
 }
@@ -81,9 +91,10 @@ struct ledger *ledger_new(const struct ledger_options *options) {
 
   ledger->options = *options;
   ledger->birth_price_ns = HOUR_NS / options->new_names_per_hour;
-  /* Names of RECENT intervals, those with a series, and as many again that had
-   * one within the day. */
-  ledger->entries_max = (RECENT + 1) * options->max_rows + options->max_names;
+  /* Names of RECENT intervals, those with a series, as many again as rows that
+   * had one within the day, and the one being looked at. */
+  ledger->entries_max =
+      (RECENT + 1) * options->max_rows + options->max_names + 1;
   ledger->spare = calloc(ledger->entries_max, sizeof(*ledger->spare));
   ledger->order = calloc(ledger->entries_max, sizeof(*ledger->order));
   ledger->series =
@@ -190,6 +201,7 @@ static void entry_age(struct entry *entry) {
           sizeof(entry->recent_ns) - sizeof(entry->recent_ns[0]));
   entry->recent_ns[0] = 0;
   entry->idle++;
+  entry->reads++;
   entry->rows = NULL;
   entry->rows_num = 0;
 }
@@ -203,6 +215,8 @@ static void entry_take_rows(struct entry *entry, struct ledger_row *rows,
     if (rows[i].row->stalls > 0)
       entry->idle = 0;
   }
+  if (entry->idle == 0)
+    entry->last_ns = entry_recent_ns(entry);
 }
 
 /* Copies what is still worth remembering, merged with the names in `rows`
@@ -260,25 +274,52 @@ static int compare_contenders(const void *a, const void *b) {
   return strcmp(left->name, right->name);
 }
 
-/* The holder who has to go first: the longest idle of those that may end, else
- * the one with the least recent stall time, if `contender_ns` is more than
- * twice that. NULL if all may stay. */
-static struct entry *find_loser(const struct ledger *ledger,
-                                struct entry **holders, size_t num,
-                                uint64_t contender_ns) {
-  struct entry *idlest = NULL, *smallest = NULL;
+/* Of the holders, who goes first. One whose first share has not been dispatched
+ * yet stays, or that share would never be. */
+struct losers {
+  struct entry *idlest;  /* of those that may end */
+  struct entry *calmest; /* the least stall time in the last intervals */
+  struct entry *least;   /* the least stall time when it stalled last */
+};
+
+static struct losers find_losers(const struct ledger *ledger,
+                                 struct entry **holders, size_t num) {
+  struct losers losers = {0};
   for (size_t i = 0; i < num; i++) {
     struct entry *holder = holders[i];
+    if (holder->reads < 2)
+      continue;
     if (holder->idle >= ledger->options.idle_intervals &&
-        (!idlest || holder->idle > idlest->idle))
-      idlest = holder;
-    if (!smallest || entry_recent_ns(holder) < entry_recent_ns(smallest))
-      smallest = holder;
+        (!losers.idlest || holder->idle > losers.idlest->idle))
+      losers.idlest = holder;
+    if (!losers.calmest ||
+        entry_recent_ns(holder) < entry_recent_ns(losers.calmest))
+      losers.calmest = holder;
+    if (!losers.least || holder->last_ns < losers.least->last_ns)
+      losers.least = holder;
   }
-  if (idlest)
-    return idlest;
-  if (smallest && contender_ns > 2 * entry_recent_ns(smallest))
-    return smallest;
+  return losers;
+}
+
+static bool stalls_all_the_time(const struct entry *entry) {
+  for (size_t i = 0; i < RECENT; i++)
+    if (entry->recent_ns[i] == 0)
+      return false;
+  return true;
+}
+
+/* The holder that the contender is more than twice as big as, or NULL. Who
+ * stalls all the time is compared with what holders do now. Who does not is
+ * compared with what they did when they stalled last: else any two programs
+ * that stall now and then would push each other out for ever. */
+static struct entry *find_outweighed(const struct losers *losers,
+                                     const struct entry *contender) {
+  uint64_t ns = entry_recent_ns(contender);
+  if (losers->least && ns > 2 * losers->least->last_ns)
+    return losers->least;
+  if (losers->calmest && ns > 2 * entry_recent_ns(losers->calmest) &&
+      stalls_all_the_time(contender))
+    return losers->calmest;
   return NULL;
 }
 
@@ -289,17 +330,37 @@ static void end_series(struct ledger *ledger, struct account *account,
   entry->known_until_ns = ledger->now_ns + DAY_NS;
 }
 
+/* Whether a birth can be had. A name that had a series lately is no new series
+ * to any store. */
+static bool pay_birth(const struct ledger *ledger, struct account *account,
+                      const struct entry *entry, bool culprit) {
+  if (entry->known_until_ns > ledger->now_ns)
+    return true;
+  uint64_t untouchable_ns = culprit ? 0 : reserve_ns(ledger);
+  if (account->credit_ns < untouchable_ns + ledger->birth_price_ns)
+    return false;
+  account->credit_ns -= ledger->birth_price_ns;
+  return true;
+}
+
+static size_t remove_holder(struct entry **holders, size_t num,
+                            const struct entry *gone) {
+  size_t kept = 0;
+  for (size_t i = 0; i < num; i++)
+    if (holders[i] != gone)
+      holders[kept++] = holders[i];
+  return kept;
+}
+
 static void account_give_places(struct ledger *ledger, struct account *account,
                                 enum reclaim_kind kind) {
-  size_t places = ledger->options.max_names;
   struct entry **holders = ledger->order;
   size_t holders_num = 0;
   for (size_t i = 0; i < account->entries_num; i++)
     if (account->entries[i].series)
       holders[holders_num++] = &account->entries[i];
 
-  /* There are never more holders than places: the rest of the room is free. */
-  struct entry **contenders = &holders[smaller(places, account->entries_num)];
+  struct entry **contenders = &holders[holders_num];
   size_t contenders_num = 0;
   for (size_t i = 0; i < account->entries_num; i++) {
     struct entry *entry = &account->entries[i];
@@ -308,25 +369,21 @@ static void account_give_places(struct ledger *ledger, struct account *account,
   }
   qsort(contenders, contenders_num, sizeof(*contenders), compare_contenders);
 
+  struct losers losers = find_losers(ledger, holders, holders_num);
   for (size_t i = 0; i < contenders_num; i++) {
     struct entry *contender = contenders[i];
-    bool free_birth = contender->known_until_ns > ledger->now_ns;
-    if (!free_birth && account->credit_ns < ledger->birth_price_ns)
+    struct entry *outweighed = find_outweighed(&losers, contender);
+    struct entry *loser = losers.idlest ? losers.idlest : outweighed;
+    if (account->vacant_num == 0 && !loser)
+      continue;
+    if (!pay_birth(ledger, account, contender, outweighed != NULL))
       continue;
     if (account->vacant_num == 0) {
-      struct entry *loser =
-          find_loser(ledger, holders, holders_num, entry_recent_ns(contender));
-      if (!loser)
-        break; /* nor for those behind, who have less */
       end_series(ledger, account, loser);
-      for (size_t h = 0; h < holders_num; h++)
-        if (holders[h] == loser)
-          holders[h] = contender;
-    } else {
-      holders[holders_num++] = contender;
+      holders_num = remove_holder(holders, holders_num, loser);
+      losers = find_losers(ledger, holders, holders_num);
     }
-    if (!free_birth)
-      account->credit_ns -= ledger->birth_price_ns;
+    contender->reads = 0;
     contender->series = account->vacant[--account->vacant_num];
     series_begin(contender->series, LEDGER_NAME, kind, contender->name);
   }
@@ -337,7 +394,7 @@ static void account_give_places(struct ledger *ledger, struct account *account,
 static void account_open_interval(const struct ledger *ledger,
                                   struct account *account,
                                   uint64_t elapsed_ns) {
-  uint64_t full = ledger->options.max_names * ledger->birth_price_ns;
+  uint64_t full = credit_max_ns(ledger);
   account->credit_ns = elapsed_ns > full - account->credit_ns
                            ? full
                            : account->credit_ns + elapsed_ns;
@@ -407,16 +464,16 @@ void ledger_add_interval(struct ledger *ledger, struct ledger_row *rows,
     rows[i].held = false;
 
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
-    if (!ledger->options.kinds[kind])
-      continue;
     struct account *account = &ledger->accounts[kind];
     size_t named = count_rows(rows, rows_num, kind, false);
     size_t all = named + count_rows(&rows[named], rows_num - named, kind, true);
-    account_open_interval(ledger, account, elapsed_ns);
-    account_remember(ledger, account, rows, named);
-    account_give_places(ledger, account, kind);
-    account_credit(ledger, account, rows, all);
-    list_series(ledger, account);
+    if (ledger->options.kinds[kind]) {
+      account_open_interval(ledger, account, elapsed_ns);
+      account_remember(ledger, account, rows, named);
+      account_give_places(ledger, account, kind);
+      account_credit(ledger, account, rows, all);
+      list_series(ledger, account);
+    }
     rows += all;
     rows_num -= all;
   }

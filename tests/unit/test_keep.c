@@ -63,5 +63,53 @@ int main(void) {
   ok(has(keep, "pool-13"), "and keeps its most stalled one");
 
   keep_free(keep);
+
+  /* Two rows for four comms of one name. Empty rows are those kept before. */
+  keep = keep_new(4, 9);
+  const char *comms[] = {"d", "b", "c", "a"};
+  for (int round = 0; round < 4; round++) {
+    for (int i = 0; i < 4; i++)
+      if (i == round || has(keep, comms[i]))
+        add(&interval, comms[i], "n", i == round, 7);
+    update(keep, &interval);
+  }
+  ok(has(keep, "a") && has(keep, "c"), "the latest to stall are kept");
+  add(&interval, "c", "n", 0, 0);
+  add(&interval, "a", "n", 0, 0);
+  add(&interval, "z", "n", 1, 1);
+  update(keep, &interval);
+  ok(has(keep, "z") && has(keep, "a") && !has(keep, "c"),
+     "and the one that is idle longest goes first");
+
+  keep_free(keep);
+
+  keep = keep_new(32, 3);
+  for (int read = 0; read <= 4; read++) {
+    for (int i = 0; i < 16; i++) {
+      char comm[16];
+      snprintf(comm, sizeof(comm), "k%02d", i * 7 % 16);
+      if (read == 0 || has(keep, comm))
+        add(&interval, comm, comm, read == 0, 1 + i * 5 % 16);
+    }
+    update(keep, &interval);
+    if (read == 3)
+      is_u64(count(keep), 16, "each key's idle intervals are remembered");
+  }
+  is_u64(count(keep), 0, "until there are too many");
+  keep_free(keep);
+
+  keep = keep_new(4, 9);
+  interval_add(&interval, RECLAIM_DIRECT, "p", "n", 1, 5, 1);
+  interval_add(&interval, RECLAIM_MEMCG, "q", "n", 1, 1, 1);
+  interval_add(&interval, RECLAIM_DIRECT, "r", "n", 1, 3, 1);
+  for (size_t i = 0; i < interval.num; i++)
+    interval.rows[i].held = true;
+  struct ledger_row middle = interval.rows[1];
+  interval.rows[1] = interval.rows[2];
+  interval.rows[2] = middle; /* sorted by kind */
+  update(keep, &interval);
+  ok(has(keep, "p") && has(keep, "q") && !has(keep, "r"),
+     "a name has turns of its own in each kind");
+  keep_free(keep);
   return done();
 }

@@ -221,12 +221,10 @@ static void test_idle_intervals(void) {
   ok(makes_room_at(3), "but after them");
 }
 
-/* Reads until `name` has a series while it stalls 100 ms and the 20 holders
- * `busy_ms` in each interval; 0 if that takes more than ten. */
+/* Reads until a late-comer has a series while it stalls 100 ms and the 20
+ * holders `busy_ms` in each interval; 0 if that takes more than ten. */
 static int reads_until_named(uint64_t busy_ms) {
-  struct ledger_options options = defaults;
-  options.new_names_per_hour = 3600;
-  struct bench *bench = bench_new(&options);
+  struct bench *bench = bench_new(&defaults);
   for (int i = 0; i < 5; i++) {
     fill_places(bench, 20, busy_ms * MS);
     read_now(bench);
@@ -260,12 +258,133 @@ static void test_the_displaced_go_to_other(void) {
   struct bench *bench = bench_new(&options);
   stall(bench, "small", 5, 1 * MS);
   read_now(bench);
+  read_now(bench);
   stall(bench, "small", 3, 1 * MS);
   stall(bench, "big", 1, 100 * MS);
   read_after(bench, HOUR);
   ok(named(bench, "big") && !named(bench, "small"), "the bigger displaces");
   is_u64(other(bench)->interval.stalls, 3,
          "what the displaced did in that interval is in _other");
+  bench_free(bench);
+}
+
+/* What a new series did first is dispatched one read late. */
+static void test_newborns_are_not_displaced(void) {
+  struct ledger_options options = defaults;
+  options.max_names = 1;
+  struct bench *bench = bench_new(&options);
+  stall(bench, "small", 5, 1 * MS);
+  read_now(bench);
+  stall(bench, "big", 1, 100 * MS);
+  read_now(bench);
+  ok(named(bench, "small") && !named(bench, "small")->newborn &&
+         named(bench, "small")->sum.stalls == 5,
+     "a name keeps its place until its first share was dispatched");
+  stall(bench, "big", 1, 100 * MS);
+  read_now(bench);
+  ok(named(bench, "big"), "and is displaced then");
+  bench_free(bench);
+}
+
+static void test_empty_rows_of_the_displaced(void) {
+  struct ledger_options options = defaults;
+  options.max_names = 1;
+  struct bench *bench = bench_new(&options);
+  stall(bench, "small", 5, 1 * MS);
+  read_now(bench);
+  read_now(bench);
+  stall(bench, "big", 1, 100 * MS);
+  stall(bench, "small", 0, 0); /* its row was kept */
+  read_now(bench);
+  ok(named(bench, "big") && !other(bench),
+     "a displaced name that did not stall bears no _other");
+  bench_free(bench);
+}
+
+static void test_each_set_of_kinds(void) {
+  for (unsigned set = 1; set < 1U << RECLAIM_KINDS; set++) {
+    struct ledger_options options = defaults;
+    for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+      options.kinds[kind] = set & 1U << kind;
+    struct bench *bench = bench_new(&options);
+    for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
+      interval_add_overflow(&bench->interval, kind, 0, 0, 0);
+      interval_add(&bench->interval, kind, "a", "a", kind + 1, MS, 1);
+    }
+    read_now(bench);
+    bool right = true;
+    for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
+      const struct ledger_series *sum =
+          find_series(bench->ledger, kind, LEDGER_TOTAL, "");
+      right = right &&
+              (options.kinds[kind] ? sum && sum->sum.stalls == kind + 1 : !sum);
+    }
+    ok(right, "set %u of kinds counts its own and nothing else", set);
+    bench_free(bench);
+  }
+}
+
+/* Who is idle, but not yet for IdleIntervals. */
+static void test_the_idle_are_not_pushed_about(void) {
+  struct ledger_options options = defaults;
+  options.max_names = 1;
+  struct bench *bench = bench_new(&options);
+  stall(bench, "java", 1, 10 * SECOND);
+  for (int i = 0; i < 10; i++)
+    read_now(bench);
+  stall(bench, "ls", 1, 1);
+  read_now(bench);
+  ok(named(bench, "java") && !named(bench, "ls"),
+     "a short stall does not end a heavy name that is idle");
+  for (int i = 0; i < 3; i++) {
+    stall(bench, "leak", 1, 1 * MS);
+    read_now(bench);
+  }
+  ok(named(bench, "leak"), "who stalls all the time takes its place");
+  for (int i = 0; i < 10; i++)
+    read_now(bench);
+  stall(bench, "burst", 1, 100 * SECOND);
+  read_now(bench);
+  ok(named(bench, "burst"), "and so does one of more than twice its weight");
+  bench_free(bench);
+}
+
+static void test_intermittent_names_do_not_alternate(void) {
+  struct bench *bench = bench_new(&defaults);
+  size_t births = 0;
+  for (int i = 0; i < 600; i++) {
+    char name[16];
+    for (int n = i % 6; n < 30; n += 6) { /* each once in six reads */
+      snprintf(name, sizeof(name), "n%d", n);
+      stall(bench, name, 1, 10 * MS);
+    }
+    read_now(bench);
+    for (int n = 0; n < 30; n++) {
+      snprintf(name, sizeof(name), "n%d", n);
+      births += named(bench, name) && named(bench, name)->newborn;
+    }
+  }
+  is_u64(births, 20, "30 equal names that stall now and then stay as they are");
+  bench_free(bench);
+}
+
+static void test_names_known_are_bounded(void) {
+  struct ledger_options options = defaults;
+  options.max_names = 1;
+  options.idle_intervals = 2;
+  options.new_names_per_hour = 100000;
+  options.max_rows = 4;
+  struct bench *bench = bench_new(&options);
+  for (int i = 0; i < 500; i++) {
+    char name[16];
+    snprintf(name, sizeof(name), "n%03d", i * 7 % 500);
+    stall(bench, name, 1, MS);
+    for (int r = 0; r < 4; r++)
+      read_now(bench);
+  }
+  is_u64(total(bench)->sum.stalls, 500,
+         "no more ended names than there is "
+         "room for are known");
   bench_free(bench);
 }
 
@@ -277,6 +396,7 @@ static void test_several_displace_at_once(void) {
   stall(bench, "s1", 1, 1 * MS);
   stall(bench, "s2", 1, 2 * MS);
   stall(bench, "s3", 1, 90 * MS);
+  read_now(bench);
   read_now(bench);
   stall(bench, "c1", 1, 300 * MS);
   stall(bench, "c2", 1, 200 * MS);
@@ -318,10 +438,10 @@ static void test_the_known_come_back_for_free(void) {
   stall(bench, "a", 1, 1 * MS);
   read_now(bench);
   read_now(bench);
-  stall(bench, "b", 1, 9 * MS);
+  stall(bench, "b", 1, 1 * MS);
   read_now(bench);
   ok(!named(bench, "b"), "no token, no birth");
-  stall(bench, "b", 1, 9 * MS);
+  stall(bench, "b", 1, 1 * MS);
   read_after(bench, HOUR);
   ok(named(bench, "b"), "a token an hour later");
   for (int i = 0; i < 3; i++)
@@ -554,6 +674,12 @@ int main(void) {
   test_idle_intervals();
   test_the_culprit_is_never_hidden();
   test_the_displaced_go_to_other();
+  test_newborns_are_not_displaced();
+  test_empty_rows_of_the_displaced();
+  test_each_set_of_kinds();
+  test_the_idle_are_not_pushed_about();
+  test_intermittent_names_do_not_alternate();
+  test_names_known_are_bounded();
   test_several_displace_at_once();
   test_births_cost();
   test_the_known_come_back_for_free();
