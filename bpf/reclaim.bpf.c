@@ -62,6 +62,14 @@ static __always_inline __u64 word_age_ns(__u64 word, __u64 now_ns) {
   return (now_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
 }
 
+// Nobody ends what a stale word began. A word that another CPU wrote after this
+// one read its clock looks almost 2^42 ns old, and is not stale.
+static __always_inline bool is_stale(__u64 word, __u64 now_ns) {
+  __u64 age_ns = word_age_ns(word, now_ns);
+  return age_ns > RECLAIM_STALE_NS &&
+         age_ns < RECLAIM_NS_MASK - RECLAIM_STALE_NS / 60;
+}
+
 static __always_inline volatile __u64 *
 word_at(struct reclaim_begin_words *words, __u32 tid, __u32 probe) {
   return &words->word[(tid + probe) & (RECLAIM_BEGIN_WORDS - 1)];
@@ -89,7 +97,7 @@ static __always_inline int stall_begin(void *begin_map, bool second) {
       mine = at;
       break;
     }
-    if (!mine && (word == 0 || word_age_ns(word, now_ns) > RECLAIM_STALE_NS))
+    if (!mine && (word == 0 || is_stale(word, now_ns)))
       mine = at;
   }
   if (mine)

@@ -53,7 +53,9 @@ static char first_complaint[256];
 
 static int keep_first_complaint(enum libbpf_print_level level,
                                 const char *format, va_list args) {
-  if (level != LIBBPF_WARN || first_complaint[0] != '\0')
+  /* libbpf tries this in vain where it is not needed, and goes on. */
+  bool harmless = strstr(format, "RLIMIT_MEMLOCK") != NULL;
+  if (level != LIBBPF_WARN || harmless || first_complaint[0] != '\0')
     return 0;
   vsnprintf(first_complaint, sizeof(first_complaint), format, args);
   first_complaint[strcspn(first_complaint, "\n")] = '\0';
@@ -102,11 +104,22 @@ static int open_and_load(struct bpf_source *source,
   int err = 0;
   for (size_t i = 0; i < 2 && err == 0; i++)
     err = bpf_map__set_max_entries(source->tables[i], source->max_rows);
+  /* Before commit 134fede4eecf (Linux 5.10) the slot's template must have the
+   * size of the tables, and libbpf 1.1 crashes when that of its own is set. */
+  int template =
+      bpf_map_create(BPF_MAP_TYPE_HASH, NULL, sizeof(struct reclaim_row_key),
+                     sizeof(struct reclaim_row), source->max_rows, NULL);
+  if (err == 0)
+    err = template <0 ? template
+                      : bpf_map__set_inner_map_fd(source->skel->maps.open_table,
+                                                  template);
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     if (!options->kinds[kind])
       leave_out(source, kind);
   if (err == 0)
     err = reclaim_bpf__load(source->skel);
+  if (template >= 0)
+    close(template);
   if (err != 0) {
     reclaim_bpf__destroy(source->skel);
     source->skel = NULL;
@@ -149,12 +162,19 @@ static void find_out_preemption(struct bpf_source *source,
 
 static void explain_failure(const struct bpf_source_options *options, int err,
                             log_fn log) {
-  if (err == -EPERM) {
+  if (err == -EPERM || err == -EACCES) {
     log_printf(log, RECLAIM_LOG_ERROR,
                "cannot load BPF programs: %s; collectd needs CAP_BPF and "
-               "CAP_PERFMON, and before Linux 5.11 LimitMEMLOCK=infinity; see "
-               "README, Capabilities",
+               "CAP_PERFMON, before Linux 5.11 also LimitMEMLOCK=infinity, and "
+               "the leave of a security module; see README, Capabilities",
                strerror(-err));
+    return;
+  }
+  if (err == -ENOMEM) {
+    log_printf(log, RECLAIM_LOG_ERROR,
+               "cannot load BPF programs: %s; a smaller MaxTracked (%u) takes "
+               "less kernel memory",
+               strerror(-err), options->max_tracked);
     return;
   }
   const char *btf_file = options->btf_file ? options->btf_file : VMLINUX_BTF;
@@ -171,13 +191,14 @@ static void explain_failure(const struct bpf_source_options *options, int err,
   log_printf(log, RECLAIM_LOG_ERROR,
              "cannot load BPF programs: %s (%s); reclaim needs Linux 5.8 or "
              "later; see README, Requirements",
-             strerror(-err), first_complaint);
+             strerror(-err),
+             first_complaint[0] ? first_complaint : "libbpf gives no reason");
 }
 
 /* Tables */
 
-/* Gives an empty table, not yet open, rows for `keep` and for what overflows.
- * Uses source->keys and source->rows. */
+/* Gives an empty table, not yet open, rows for `keep` and for what overflows,
+ * through source->keys and source->rows. */
 static int prepare_table(struct bpf_source *source, struct bpf_map *table,
                          const struct reclaim_row_key *keep, size_t keep_num) {
   __u32 num = 0;
@@ -191,14 +212,18 @@ static int prepare_table(struct bpf_source *source, struct bpf_map *table,
                               &num, NULL);
 }
 
+/* Without memory for a long chain of the hash the kernel stops half-way: the
+ * `num` rows taken till then are gone from the table, the rest is not. */
 static int take_rows(struct bpf_source *source, struct bpf_map *table,
                      size_t *num) {
   __u32 position, count = source->max_rows;
   int err =
       bpf_map_lookup_and_delete_batch(bpf_map__fd(table), NULL, &position,
                                       source->keys, source->rows, &count, NULL);
-  *num = count;
-  return err == -ENOENT ? 0 : err; /* no more rows */
+  if (err == -ENOENT) /* no more rows */
+    err = 0;
+  *num = err == 0 || err == -ENOMEM ? count : 0;
+  return err;
 }
 
 static int prepare_tables(struct bpf_source *source) {
@@ -272,9 +297,9 @@ int bpf_source_drain(struct bpf_source *source,
 
   size_t num;
   int err = take_rows(source, source->tables[1 - source->open], &num);
-  if (err != 0)
+  if (err != 0 && num == 0)
     return err;
-  source->undrained = false;
+  source->undrained = err != 0;
   add_lost(source, num);
   *rows = (struct bpf_source_rows){
       .keys = source->keys, .rows = source->rows, .num = num};
