@@ -38,8 +38,9 @@ cleanup() {
     done
   fi
   [ -z "$collectd" ] || wait "$collectd" 2>/dev/null
-  rm -f "$dir"/load-file
-  [ -z "$dir" ] || echo "The CSV files and collectd's log are in $dir"
+  [ -n "$dir" ] || return
+  rm -f "$dir/load-file"
+  echo "The CSV files and collectd's log are in $dir"
 }
 
 make_cgroup() {
@@ -73,7 +74,7 @@ start_collectd() {
     >>"$dir/collectd.log" 2>&1 &
   collectd=$!
   for _ in {1..100}; do
-    [ -e "$(newest "reclaim/gauge-attached_memcg")" ] && return
+    [ -n "$(last_read)" ] && return
     kill -0 "$collectd" 2>/dev/null || break
     sleep 0.1
   done
@@ -84,20 +85,40 @@ start_collectd() {
 # newest SERIES: its file of the latest day
 newest() { ls "$dir/csv/demo/$1"-????-??-?? 2>/dev/null | tail -n 1; }
 
-# last SERIES: its last value, 0 where there is none yet
-last() {
+# The time of the last read that was written whole: duration-read comes last.
+last_read() {
+  local file line
+  file=$(newest reclaim/duration-read)
+  [ -n "$file" ] && line=$(tail -n 1 "$file") && [[ $line == [0-9]*,* ]] &&
+    echo "${line%%,*}"
+}
+
+wait_for_read() {
+  local before=$read
+  for _ in {1..600}; do
+    read=$(last_read)
+    [ "$read" != "$before" ] && return
+    kill -0 "$collectd" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$dir/collectd.log" >&2
+  die "collectd reads no more; see above"
+}
+
+# value SERIES: what it was at the read, 0 where it had no rate yet
+value() {
   local value
-  value=$(tail -n 1 "$(newest "$1")" 2>/dev/null)
+  value=$(grep -s "^$read," "$(newest "$1")")
   value=${value##*,}
   case $value in '' | nan | *[!0-9.e+-]*) echo 0 ;; *) echo "$value" ;; esac
 }
 
 # print_row NAME INSTANCE TYPE_INSTANCE
 print_row() {
-  awk -v name="$1" -v stalls="$(last "$2/total_events-$3")" \
-    -v ms="$(last "$2/total_time_in_ms-$3")" \
-    -v pages="$(last "$2/vmpage_action-$3")" \
-    -v longest="$(last "$2/latency-${3}_max")" -v kind="${3%_total}" \
+  awk -v name="$1" -v stalls="$(value "$2/total_events-$3")" \
+    -v ms="$(value "$2/total_time_in_ms-$3")" \
+    -v pages="$(value "$2/vmpage_action-$3")" \
+    -v longest="$(value "$2/latency-${3}_max")" -v kind="${3%_total}" \
     'BEGIN { printf "  %-16s %-6s %10.1f %14.1f %11.0f %9.2f ms\n",
                     name, kind, stalls, ms, pages, longest * 1000 }'
 }
@@ -134,8 +155,9 @@ start_load dd bs=1M
 start_load cat
 start_load md5sum
 
+read=$(last_read)
 for ((elapsed = 2; elapsed <= seconds; elapsed += 2)); do
-  sleep 2
+  wait_for_read
   print_table "$elapsed"
 done
 

@@ -57,7 +57,7 @@ is_formatted() {
 installs_where_told() {
   local to
   to=$(mktemp -d) &&
-    make -s -C build install DESTDIR="$to" &&
+    make -s -C build-werror install DESTDIR="$to" &&
     [ "$(find "$to" -type f -printf '%f\n' | sort | paste -sd' ')" = \
       "reclaim.la reclaim.so" ] &&
     rm -r "$to"
@@ -86,11 +86,11 @@ section packages
 install_packages test || die "cannot install the packages; see above"
 
 section "build, with warnings as errors"
-build build --enable-werror || die "the build failed; see above"
+build build-werror --enable-werror || die "the build failed; see above"
 logs=$(mktemp -d /tmp/reclaim-test.XXXXXX)
 
 section "all layers"
-automake build
+automake build-werror
 
 section "unit layer, under AddressSanitizer and UndefinedBehaviorSanitizer"
 build build-sanitized --enable-werror --enable-sanitizers ||
@@ -110,12 +110,12 @@ one "configure names collectd-dev when it is missing" \
   configure_without_headers
 one "configure says when collectd's source is none" \
   configure_names "must be the source of collectd" --with-collectd-src=/nonexistent
-one "make distcheck" make -C build distcheck
+one "make distcheck" make -C build-werror distcheck
 
 if [ $long = yes ]; then
   section "repeated"
   for _ in 1 2 3 4 5; do
-    automake build TESTS='$(BPF_TESTS) $(COLLECTD_TESTS)'
+    automake build-werror TESTS='$(BPF_TESTS) $(COLLECTD_TESTS)'
   done
 fi
 

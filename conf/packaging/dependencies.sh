@@ -62,6 +62,7 @@ dnf_install() {
 
 # install_packages build|test
 install_packages() {
+  local packages
   if command -v apt-get >/dev/null; then
     packages=$apt_build
     [ "$1" = test ] && packages="$packages $apt_test"
@@ -77,7 +78,7 @@ install_packages() {
 
 # Where no package has collectd's headers: its source, configured. Prints where.
 collectd_source() {
-  where=/var/tmp/collectd-reclaim-source
+  local where=/var/tmp/collectd-reclaim-source
   if [ ! -e "$where/tree/src/config.h" ]; then
     rm -rf "$where" && mkdir -p "$where/tree" || return
     (cd "$where" && dnf -q download --source collectd &&
@@ -91,7 +92,7 @@ collectd_source() {
 
 # build DIR CONFIGURE_OPTION...: out of tree, only what is not up to date
 build() {
-  dir=$1
+  local dir=$1 bpftool
   shift
   [ -e configure ] || autoreconf -fi || return
   if [ ! -e "$dir/Makefile" ]; then
