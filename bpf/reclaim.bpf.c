@@ -239,7 +239,7 @@ int programs_are_preempted(void *ctx) {
   return bpf_core_field_exists(struct tp_transition_snapshot, srcu_gp);
 }
 
-// nr_reclaimed is the first argument of each _end, Linux 5.8 to 7.2
+// nr_reclaimed is the first argument of each _end, Linux 5.10 to 7.2
 // (include/trace/events/vmscan.h).
 #define PROGRAMS(name, kind)                                                   \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_begin")                              \

@@ -101,25 +101,16 @@ static int open_and_load(struct bpf_source *source,
   source->skel->rodata->group_by_process = options->group_by_process;
   source->tables[0] = source->skel->maps.table_0;
   source->tables[1] = source->skel->maps.table_1;
+  /* The slot's template keeps its size, which Linux 5.10 and later allow
+   * (commit 134fede4eecf); libbpf 1.1 crashes when it is set. */
   int err = 0;
   for (size_t i = 0; i < 2 && err == 0; i++)
     err = bpf_map__set_max_entries(source->tables[i], source->max_rows);
-  /* Before commit 134fede4eecf (Linux 5.10) the slot's template must have the
-   * size of the tables, and libbpf 1.1 crashes when that of its own is set. */
-  int template =
-      bpf_map_create(BPF_MAP_TYPE_HASH, NULL, sizeof(struct reclaim_row_key),
-                     sizeof(struct reclaim_row), source->max_rows, NULL);
-  if (err == 0)
-    err = template <0 ? template
-                      : bpf_map__set_inner_map_fd(source->skel->maps.open_table,
-                                                  template);
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     if (!options->kinds[kind])
       leave_out(source, kind);
   if (err == 0)
     err = reclaim_bpf__load(source->skel);
-  if (template >= 0)
-    close(template);
   if (err != 0) {
     reclaim_bpf__destroy(source->skel);
     source->skel = NULL;
@@ -145,8 +136,7 @@ static int load(struct bpf_source *source,
 }
 
 /* Asks the object, which was fitted to the kernel's types; and drops what has
- * answered or is not needed. A kernel that cannot run a raw_tp program on
- * demand (before Linux 5.10) is older than what is asked for. */
+ * answered or is not needed. */
 static void find_out_preemption(struct bpf_source *source,
                                 const struct bpf_source_options *options) {
   struct bpf_program *probe = source->skel->progs.programs_are_preempted;
@@ -189,7 +179,7 @@ static void explain_failure(const struct bpf_source_options *options, int err,
   }
   btf__free(btf);
   log_printf(log, RECLAIM_LOG_ERROR,
-             "cannot load BPF programs: %s (%s); reclaim needs Linux 5.8 or "
+             "cannot load BPF programs: %s (%s); reclaim needs Linux 5.10 or "
              "later; see README, Requirements",
              strerror(-err),
              first_complaint[0] ? first_complaint : "libbpf gives no reason");
