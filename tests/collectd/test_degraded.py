@@ -4,10 +4,12 @@
 for real: the daemon and its other plugins live on, and one message tells what
 happened, why, and what to do."""
 
+import errno
+import os
 import shutil
 import tempfile
 
-from harness import (TRACING, Collectd, Staller, Tap, bpf_objects,
+from harness import (BUILD, TRACING, Collectd, Staller, Tap, bpf_objects,
                      need_live_machine)
 
 NO_BPF = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin",
@@ -96,6 +98,123 @@ def test_given_btf(tap):
     collectd.clean()
 
 
+# Commands of bpf(2), include/uapi/linux/bpf.h
+BPF_MAP_UPDATE_ELEM = 2
+BPF_MAP_CREATE = 0
+BPF_PROG_LOAD = 5
+BPF_RAW_TRACEPOINT_OPEN = 17
+BPF_MAP_LOOKUP_AND_DELETE_BATCH = 25
+
+
+def with_fault(command, error, file):
+    """A prefix for collectd that makes one command of bpf() fail."""
+    return ("env", f"LD_PRELOAD={BUILD}/tests/collectd/.libs/faults.so",
+            f"RECLAIM_FAULT={command} {error} {file}")
+
+
+def test_without_memory(tap):
+    check_without_bpf(
+        tap, Collectd(prefix=with_fault(BPF_MAP_CREATE, errno.ENOMEM, "/")),
+        "without kernel memory",
+        ["Cannot allocate memory", "a smaller MaxTracked (4096)"])
+
+
+def test_refused_by_a_security_module(tap):
+    check_without_bpf(
+        tap, Collectd(prefix=with_fault(BPF_PROG_LOAD, errno.EACCES, "/")),
+        "with a security module against it",
+        ["Permission denied", "CAP_BPF", "the leave of a security module"])
+
+
+def test_old_kernel(tap):
+    check_without_bpf(
+        tap, Collectd(prefix=with_fault(BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+                                        errno.EINVAL, "/")),
+        "without batch operations",
+        ["Invalid argument", "reclaim needs Linux 5.10 or later"])
+
+
+def test_missing_tracepoint(tap):
+    fault = with_fault(BPF_RAW_TRACEPOINT_OPEN, errno.ENOENT, "direct")
+    for options, severity in ("", "info"), ("Kinds direct memcg", "warning"):
+        collectd = Collectd(options, prefix=fault).start()
+        collectd.wait_reads(2)
+        tap.ok(f"[{severity}] reclaim plugin: this kernel has no tracepoint "
+               "vmscan:mm_vmscan_direct_reclaim_end: stalls of kind direct "
+               "are not counted" in collectd.log(),
+               f"a tracepoint that is missing is told as {severity}",
+               collectd.log())
+        tap.equal([last_value(collectd, f"reclaim/gauge-attached_{kind}")
+                   for kind in ("direct", "memcg")], [0, 1],
+                  "the other kind is attached")
+        staller = Staller([b"memcg-only"], 96)
+        staller.wait()
+        collectd.wait_reads(2)
+        tap.ok(collectd.growth("reclaim-memcg-only/total_events-memcg") > 100,
+               "and counted")
+        collectd.stop()
+        collectd.clean()
+
+
+def test_no_task_struct(tap):
+    """As under lockdown=confidentiality, the object that reads is refused."""
+    fault = with_fault(BPF_PROG_LOAD, errno.EPERM, "once")
+    collectd = Collectd("GroupBy process", prefix=fault).start()
+    collectd.wait_reads(2)
+    lines = collectd.complaints()
+    tap.ok(len(lines) == 1 and "[warning]" in lines[0] and
+           "does not let BPF programs read task_struct" in lines[0] and
+           "and GroupBy is comm" in lines[0],
+           "without task_struct there is one warning", "\n".join(lines))
+    staller = Staller([b"thread-name"], 96, leader=b"leader")
+    staller.wait()
+    collectd.wait_reads(2)
+    tap.ok(collectd.growth("reclaim-thread-name/total_events-memcg") > 100,
+           "and names go on, by comm")
+    collectd.stop()
+    collectd.clean()
+
+
+def test_reads_that_fail(tap):
+    """The maps cannot be read for a while; nothing is lost."""
+    for command, error in ((BPF_MAP_UPDATE_ELEM, errno.EPERM),
+                           (BPF_MAP_LOOKUP_AND_DELETE_BATCH, errno.EPERM)):
+        folder = tempfile.mkdtemp()
+        switch = f"{folder}/fails"
+        collectd = Collectd(prefix=with_fault(command, error, switch)).start()
+        collectd.wait_reads(2)
+        with open(switch, "w", encoding="ascii"):
+            check_other_plugins(tap, collectd, f"while bpf({command}) fails")
+        staller = Staller([b"meanwhile"], 96)
+        staller.wait()
+        os.unlink(switch)
+        collectd.wait_reads(3)  # the table that was closed already goes first
+        log = collectd.log()
+        tap.ok("[error] reclaim plugin: cannot read the BPF maps: Operation "
+               "not permitted; nothing is lost yet" in log and
+               "reclaim plugin: the BPF maps can be read again" in log,
+               "it is told when it begins and when it ends", log)
+        tap.ok(collectd.growth("reclaim-meanwhile/total_events-memcg") > 100,
+               "what stalled meanwhile is counted afterwards")
+        collectd.stop()
+        collectd.clean()
+        shutil.rmtree(folder)
+
+
+def test_each_kind_alone(tap):
+    collectd = Collectd("Kinds memcg").start()
+    collectd.wait_reads(1)
+    staller = Staller([b"alone"], 96)
+    staller.wait()
+    collectd.wait_reads(2)
+    tap.ok(collectd.growth("reclaim-alone/total_events-memcg") > 100 and
+           collectd.growth("reclaim/total_events-memcg_total") > 100 and
+           not collectd.values("reclaim/total_events-direct_total"),
+           "Kinds memcg counts memcg alone")
+    collectd.stop()
+    collectd.clean()
+
+
 def test_without_tracefs(tap):
     """In a mount namespace that has no tracefs."""
     script = f"umount {TRACING} && [ ! -e {TRACING}/events ] && exec \"$@\""
@@ -173,6 +292,13 @@ def main():
     test_without_capabilities(tap)
     test_bogus_btf(tap)
     test_given_btf(tap)
+    test_without_memory(tap)
+    test_refused_by_a_security_module(tap)
+    test_old_kernel(tap)
+    test_missing_tracepoint(tap)
+    test_no_task_struct(tap)
+    test_reads_that_fail(tap)
+    test_each_kind_alone(tap)
     test_without_tracefs(tap)
     test_calm_host(tap)
     test_good_configuration_check(tap)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""One kernel in QEMU."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+import host
+import image
+
+MEMORY_MIB = 512
+# The console is the only way a guest speaks; a panic ends it at once; PSI is
+# off by default in Debian's kernels.
+COMMAND_LINE = ("console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on "
+                "psi=1 quiet")
+TIMEOUT_S = 420
+CONSOLE_LINES = 40
+FOLDER_PREFIX = "guest-"
+
+
+def _qemu(accelerator, *more):
+    """QEMU that ends with the process that started it, whatever becomes of
+    that one."""
+    cpu = "host" if accelerator == "kvm" else "max"
+    return ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64",
+            "-accel", accelerator, "-cpu", cpu, "-no-reboot", "-nic", "none",
+            "-display", "none", "-monitor", "none", *more]
+
+
+def find_accelerator(vmlinuz):
+    """Whether KVM works is known only by trying: it may be there and fail, or
+    hang. A kernel without a root panics, and so ends QEMU."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    trial = _qemu("kvm", "-m", "256", "-serial", "null", "-kernel", vmlinuz,
+                  "-append", "panic=-1")
+    try:
+        works = subprocess.run(trial, check=False, timeout=20,
+                               stdin=subprocess.DEVNULL, capture_output=True)
+    except subprocess.TimeoutExpired:
+        return "tcg"
+    return "kvm" if works.returncode == 0 else "tcg"
+
+
+def remove_leftovers(cache):
+    """Removes what a run that was killed could not: folders of guests that
+    are a day old."""
+    for name in os.listdir(cache):
+        path = os.path.join(cache, name)
+        if (name.startswith(FOLDER_PREFIX)
+                and time.time() - os.path.getmtime(path) > 24 * 3600):
+            shutil.rmtree(path)
+
+
+class Guest:
+    """A guest, from its disks to its results. What it needs lies in a
+    temporary folder below the cache and goes with `close`."""
+
+    def __init__(self, label, cache, options):
+        self.label = label
+        self.cache = cache
+        self.kernel = os.path.join(cache, "kernels", label)
+        self.options = options
+        with open(os.path.join(self.kernel, "release"), encoding="ascii") as file:
+            self.release = file.read().strip()
+        self.folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=cache)
+        self.process = None
+        self.deadline = None
+        self.cut_off = False
+
+    def _path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def _command(self, work, serial):
+        image.make_initrd(self.kernel, self.release, self._path("initrd"))
+        image.make_job_disk(self.options.build, self._path("job"))
+        image.make_swap_disk(self._path("swap"))
+        disks = {"root": f"{image.root_image(self.cache)},readonly=on",
+                 "job": self._path("job"), "swap": self._path("swap")}
+        command = _qemu(
+            self.options.accelerator, *serial,
+            "-m", str(MEMORY_MIB), "-smp", str(self.options.cpus),
+            "-kernel", os.path.join(self.kernel, "vmlinuz"),
+            "-initrd", self._path("initrd"),
+            "-append", f"{COMMAND_LINE} reclaim_work={work} {self.options.append}")
+        for name, file in disks.items():
+            # None of it has to survive this machine: no flushing.
+            command += ["-drive", f"id={name},if=none,format=raw,cache=unsafe,file={file}",
+                        "-device", f"virtio-blk-pci,drive={name},serial={name}"]
+        return command
+
+    def start(self):
+        """Boots the guest with the matrix's work, and returns."""
+        serial = ["-serial", f"file:{self._path('console')}"]
+        with open(self._path("qemu"), "wb") as errors:
+            self.process = subprocess.Popen(
+                self._command("matrix", serial), stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=errors)
+        self.deadline = time.monotonic() + TIMEOUT_S
+
+    def shell(self):
+        """Boots the guest with a shell on this terminal, and waits."""
+        serial = ["-chardev", "stdio,id=tty,signal=off", "-serial", "chardev:tty"]
+        return subprocess.run(self._command("shell", serial), check=False).returncode
+
+    def ended(self):
+        """Whether the guest is off. One that takes too long is cut off."""
+        if self.process.poll() is None and time.monotonic() > self.deadline:
+            self.process.kill()
+            self.process.wait()
+            self.cut_off = True
+        return self.process.poll() is not None
+
+    def results(self):
+        """The folder of raw results below the cache, or None if the guest did
+        not finish its work. For one that ended."""
+        folder = image.take_results(self._path("job"), self._path("results"))
+        kept = os.path.join(self.cache, "results", self.label)
+        host.replace_folder(folder, kept)
+        status = os.path.join(kept, "status")
+        if not os.path.exists(status):
+            return None
+        with open(status, encoding="ascii") as file:
+            return kept if file.read().strip() == "0" else None
+
+    def last_words(self):
+        """What the guest and QEMU wrote last."""
+        words = ""
+        for name in ("qemu", "console"):
+            if os.path.exists(self._path(name)):
+                with open(self._path(name), encoding="utf-8", errors="replace") as file:
+                    words += file.read()
+        if self.cut_off:
+            words += f"(cut off after {TIMEOUT_S} s)\n"
+        return host.tail(words.replace("\r", ""), CONSOLE_LINES)
+
+    def close(self):
+        """Ends the guest if need be, and removes its files."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.folder.cleanup()

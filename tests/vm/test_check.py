@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The judgement of a guest's figures, without a guest: right figures pass,
+and each kind of wrong ones fails where it should. Prints TAP."""
+
+import copy
+import os
+import sys
+import tempfile
+
+import check
+import facts
+from facts import Counts, Facts, Trace
+from tap import Tap
+
+TRACE = """\
+# tracer: nop
+              sh-151     [001] ...1.    12.000001: tracing_mark_write: begin
+    stress-ng-vm-190     [001] .....    17.392522: mm_vmscan_direct_reclaim_begin: order=0 gfp_flags=GFP_KERNEL
+         kswapd0-31      [000] .....    17.392600: mm_vmscan_lru_shrink_inactive: nid=0 nr_scanned=32 nr_reclaimed=9 nr_dirty=0
+    stress-ng-vm-190     [000] .N..     17.392700: mm_vmscan_lru_shrink_inactive: nid=0 nr_scanned=32 nr_reclaimed=30 nr_dirty=0
+  a b-7 [001] x-1291     [000] d.h1.    17.392800: mm_vmscan_memcg_reclaim_begin: order=0 gfp_flags=GFP_KERNEL pid=1291 memcg_id=28
+    stress-ng-vm-190     [000] .....    18.000022: mm_vmscan_direct_reclaim_end: nr_reclaimed=33 pid=190 memcg_id=1
+  a b-7 [001] x-1291     [001] .....    18.392800: mm_vmscan_memcg_reclaim_end: nr_reclaimed=0
+              sh-151     [000] ...1.    38.681089: tracing_mark_write: quiet
+           <...>-200     [000] .....    39.000000: mm_vmscan_direct_reclaim_end: nr_reclaimed=1
+"""
+
+
+def right_facts():
+    """Figures of a guest in which all is well."""
+    return Facts(
+        release="6.1.0", command_line="",
+        attached={"direct": True, "memcg": True},
+        totals={"direct": Counts(100, 5000000, 4000, 2),
+                "memcg": Counts(60, 3000000, 2000, 0)},
+        names={"direct": {"stress-ng-vm": Counts(85, 4300000, 3500, 1),
+                          "writer": Counts(10, 500000, 300, 1),
+                          "_other": Counts(5, 199000, 200, 0)},
+               "memcg": {"stress-ng-vm": Counts(60, 3000000, 2000, 0)}},
+        pending={"direct": 0, "memcg": None},
+        unattributed=0, untimed=0,
+        trace={"direct": Trace(Counts(100, 5001000, 4000, 2), 100, 3990),
+               "memcg": Trace(Counts(60, 2999500, 2000, 0), 60, 2000)},
+        trace_lost=0,
+        growth={"allocstall_normal": 60, "allocstall_movable": 40,
+                "pgsteal_direct": 3980, "pgsteal_khugepaged": 10},
+        node_counters={"nr_free_pages"},
+        collectd_status="0", collectd_errors=[],
+        bpf_tests=[("test_x", "0", "ok 1 - a\nok 2 - b\n1..2\n")])
+
+
+def failures(of):
+    """What does not hold."""
+    return [behaviour for holds, behaviour in check.check(of) if not holds]
+
+
+def add_stalls(kind, number):
+    """A plugin that counts more or fewer stalls, in names and total alike."""
+    def alter(of):
+        of.totals[kind].stalls += number
+        of.names[kind]["stress-ng-vm"].stalls += number
+    return alter
+
+
+def add_pages(kind, number):
+    """Likewise with pages."""
+    def alter(of):
+        of.totals[kind].pages += number
+        of.names[kind]["stress-ng-vm"].pages += number
+    return alter
+
+
+def change(path, value):
+    """Sets what a dotted path names, of attributes and keys."""
+    def alter(of):
+        *way, last = path.split(".")
+        for step in way:
+            of = of[step] if isinstance(of, dict) else getattr(of, step)
+        if isinstance(of, dict):
+            of[last] = value
+        else:
+            setattr(of, last, value)
+    return alter
+
+
+# What is altered, how, and words of each check that must fail then.
+WRONG = [
+    ("a stall dropped", add_stalls("direct", -1), ["stalls of kind direct equal"]),
+    ("a stall too many", add_stalls("direct", 1),
+     ["stalls of kind direct equal", "growth of allocstall"]),
+    ("a memcg stall dropped", add_stalls("memcg", -1), ["stalls of kind memcg equal"]),
+    ("pages off by one", add_pages("direct", 1),
+     ["pages reclaimed of kind direct equal", "growth of pgsteal_direct"]),
+    ("memcg pages off by one", add_pages("memcg", -1), ["pages reclaimed of kind memcg equal"]),
+    ("a fruitless stall dropped", change("totals.direct.fruitless", 1),
+     ["fruitless stalls of kind direct"]),
+    ("time of a stall lost", change("totals.direct.time_us", 4900000),
+     ["time of kind direct", "ms of all names"]),
+    ("memcg time doubled", change("totals.memcg.time_us", 6000000),
+     ["time of kind memcg", "ms of all names"]),
+    ("a name missing from the sum", lambda of: of.names["direct"].pop("_other"),
+     ["stalls of all names", "pages of all names", "ms of all names"]),
+    ("a name's pages twice", change("names.memcg.stress-ng-vm.pages", 4000),
+     ["pages of all names are those of memcg"]),
+    ("another pgsteal", change("growth.pgsteal_direct", 3981), ["growth of pgsteal_direct"]),
+    ("pgsteal without khugepaged's pages", change("growth.pgsteal_khugepaged", 0),
+     ["growth of pgsteal_direct"]),
+    ("pgsteal with memcg's pages, unknown", change("growth.pgsteal_direct", 5980),
+     ["growth of pgsteal_direct"]),
+    ("pgsteal without memcg's pages where it has them",
+     change("node_counters", {"pgsteal_direct"}), ["growth of pgsteal_direct"]),
+    ("the culprit's stalls under another name",
+     lambda of: of.names["direct"].update({"sh": of.names["direct"].pop("stress-ng-vm")}),
+     ["stress-ng-vm has most"]),
+    ("a begin word never cleared", change("pending.direct", 1), ["stays under way"]),
+    ("unattributed stalls", change("unattributed", 1), ["unattributed"]),
+    ("untimed stalls", change("untimed", 1), ["untimed"]),
+    ("no word about untimed stalls", change("untimed", None), ["untimed"]),
+    ("a kind not attached", change("attached.memcg", False), ["kind memcg is attached"]),
+    ("a lazy load", change("trace.memcg.counts.stalls", 49),
+     ["provoked at least 50", "pairs all memcg", "stalls of kind memcg equal"]),
+    ("an event lost by ftrace", change("trace_lost", 1), ["ftrace lost no record"]),
+    ("a begin without an end", change("trace.direct.unpaired", 1), ["pairs all direct"]),
+    ("an end with less than its LRU pages", change("trace.direct.short", 1),
+     ["less than the pages from LRU"]),
+    ("a stall after the stretch", change("trace.direct.outside", 1), ["lies outside"]),
+    ("a crash of collectd", change("collectd_status", "139"), ["collectd ends"]),
+    ("an error in collectd's log", change("collectd_errors", ["[error] x"]), ["collectd ends"]),
+    ("a failed BPF test", change("bpf_tests", [("t", "1", "ok 1 - a\nnot ok 2 - b\n1..2\n")]),
+     ["t: b", "t: ends"]),
+    ("a BPF test that stops", change("bpf_tests", [("t", "0", "ok 1 - a\n1..2\n")]), ["t: ends"]),
+    ("a BPF test that skips", change("bpf_tests", [("t", "0", "1..0 # SKIP x\n")]), ["t: ends"]),
+]
+
+
+def check_judgement(tap):
+    """Each wrong figure fails its checks, and no others."""
+    tap.ok(failures(right_facts()) == [], "right figures pass")
+    newer = right_facts()
+    newer.node_counters = {"pgsteal_direct"}
+    newer.growth["pgsteal_direct"] += 2000
+    tap.ok(failures(newer) == [], "so do those where pgsteal has memcg's pages")
+    for what, alter, words in WRONG:
+        wrong = copy.deepcopy(right_facts())
+        alter(wrong)
+        failed = failures(wrong)
+        exact = len(failed) == len(words) and all(
+            any(word in line for line in failed) for word in words)
+        tap.ok(exact, f"{what}: {'; '.join(words)}")
+        if not exact:
+            tap.note("failed: " + "; ".join(failed))
+
+
+def check_parsing(tap):
+    """ftrace's text and collectd's files are understood."""
+    traces = facts.parse_trace(TRACE)
+    tap.ok(traces["direct"] == Trace(Counts(2, 607500, 34, 0), begins=1, lru_pages=30,
+                                     unpaired=1, outside=1),
+           "a trace gives stalls, time, pages, LRU pages, what is unpaired and outside")
+    tap.ok(traces["memcg"] == Trace(Counts(1, 1000000, 0, 1), begins=1),
+           "whatever a comm looks like")
+    with tempfile.TemporaryDirectory() as folder:
+        for series, lines in (("reclaim-a-b/total_events-direct-2026-01-01", "1,2\n2,5\n"),
+                              ("reclaim-a-b/total_events-direct-2026-01-02", "3,7\n"),
+                              ("reclaim/gauge-attached_direct-2026-01-01", "1,1\n")):
+            path = os.path.join(folder, "csv/guest", series)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="ascii") as file:
+                file.write("epoch,value\n" + lines)
+        tap.ok(facts.read_last_values(folder) == {
+            ("a-b", "total_events", "direct"): 7, ("", "gauge", "attached_direct"): 1},
+               "the last value of each series counts, over all days")
+
+
+def main():
+    """Returns the exit status."""
+    tap = Tap()
+    check_parsing(tap)
+    check_judgement(tap)
+    return tap.done()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
