@@ -4,6 +4,7 @@
  * machine without zone_reclaim_mode adds stalls of its own to it. */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -397,6 +398,41 @@ static void test_second_programs(struct bench *bench) {
   close(end_2);
 }
 
+/* Runs an end on another CPU until that has nothing to do but its idle thread,
+ * which is a kernel thread. Returns the thread's row. */
+static struct reclaim_row stall_of_idle_thread(struct bench *bench) {
+  for (int attempt = 0; attempt < 1000; attempt++) {
+    __u64 args[3] = {1};
+    LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = args,
+                .ctx_size_in = sizeof(args), .cpu = 1,
+                .flags = BPF_F_TEST_RUN_ON_CPU);
+    bpf_prog_test_run_opts(bench->end_fds[RECLAIM_NODE], &options);
+    drain(bench);
+    struct reclaim_row_key key = key_of("swapper/1", RECLAIM_NODE);
+    key.flags = RECLAIM_ROW_KTHREAD;
+    struct reclaim_row row = row_at(bench, key);
+    if (row.stalls > 0)
+      return row;
+  }
+  return (struct reclaim_row){0};
+}
+
+static void test_kernel_threads(struct bench *bench) {
+  cpu_set_t first_cpu;
+  CPU_ZERO(&first_cpu);
+  CPU_SET(0, &first_cpu);
+  cpu_set_t before;
+  sched_getaffinity(0, sizeof(before), &before);
+  if (sysconf(_SC_NPROCESSORS_ONLN) < 2 ||
+      sched_setaffinity(0, sizeof(first_cpu), &first_cpu) != 0) {
+    skip("kernel threads", "this machine has one CPU");
+    return;
+  }
+  is_u64(stall_of_idle_thread(bench).stalls, 1,
+         "a kernel thread's row says that it is one");
+  sched_setaffinity(0, sizeof(before), &before);
+}
+
 static void test_full_table(void) {
   struct bpf_source_options options = defaults;
   options.max_tracked = 64;
@@ -597,6 +633,7 @@ int main(void) {
   test_neighbouring_words(&bench);
   test_nested_kinds(&bench);
   test_second_programs(&bench);
+  test_kernel_threads(&bench);
   bench_fini(&bench);
 
   test_full_table();
