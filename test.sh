@@ -50,6 +50,26 @@ automake() {
   fi
 }
 
+# tap COMMAND...: a program that prints TAP, its tests counted one by one
+tap() {
+  local log=$logs/tap.log status
+  "$@" >"$log" 2>&1
+  status=$?
+  local ok not_ok skip
+  ok=$(grep -cE '^ok ' "$log")
+  not_ok=$(grep -cE '^not ok ' "$log")
+  skip=$(grep -ciE '^ok .*# skip|^1\.\.0 # skip' "$log")
+  if ! grep -qE '^1\.\.[0-9]+' "$log" || { [ $status != 0 ] && [ "$not_ok" = 0 ]; }; then
+    not_ok=$((not_ok + 1)) && echo "FAIL: $1 did not come to its end"
+    tail -n 40 "$log"
+  fi
+  passed=$((passed + ok - $(grep -ciE '^ok .*# skip' "$log")))
+  failed=$((failed + not_ok))
+  skipped=$((skipped + skip))
+  grep -E '^not ok ' "$log"
+  grep -E '^# \|' "$log"
+}
+
 is_formatted() {
   find bpf plugin tests -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
 }
@@ -111,6 +131,9 @@ one "configure names collectd-dev when it is missing" \
 one "configure says when collectd's source is none" \
   configure_names "must be the source of collectd" --with-collectd-src=/nonexistent
 one "make distcheck" make -C build-werror distcheck
+
+section "kernels in QEMU"
+tap tests/vm/run --build build-werror
 
 if [ $long = yes ]; then
   section "repeated"
