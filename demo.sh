@@ -65,6 +65,7 @@ start_load() {
     while :; do "$@" <"$dir/load-file" >/dev/null 2>&1; done
   ) &
   loads+=($!)
+  disown # or bash would tell how it ended
 }
 
 start_collectd() {
