@@ -122,8 +122,9 @@ def check_time(tap, collectd, stalls):
     longest = max(stall.duration for stall in stalls)
     written = max(value for _, value in
                   collectd.values("reclaim/latency-memcg_total_max"))
-    tap.ok(abs(written - longest) <= 0.02 * longest + 1e-4,
-           "so does the longest stall", f"wrote {written} s, ftrace {longest} s")
+    tap.ok(abs(written - longest) <= 0.1 * longest + 1e-3,
+           "the longest stall is within 10 % and 1 ms of ftrace's",
+           f"wrote {written} s, ftrace {longest} s")
 
 
 def test_defaults_bound_the_names(tap):
