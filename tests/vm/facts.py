@@ -5,6 +5,7 @@ kernel's own counters."""
 import collections
 import dataclasses
 import glob
+import json
 import os
 import re
 
@@ -29,6 +30,13 @@ class Counts:
     pages: int = 0
     fruitless: int = 0
 
+    def add(self, other):
+        """Adds another witness's, or another stall's."""
+        self.stalls += other.stalls
+        self.time_us += other.time_us
+        self.pages += other.pages
+        self.fruitless += other.fruitless
+
 
 @dataclasses.dataclass
 class Trace:
@@ -39,14 +47,18 @@ class Trace:
     short: int = 0      # ends that report less than the stall's LRU pages
     unpaired: int = 0   # ends without a begin, begins without an end
     outside: int = 0    # events before or after the marked stretch
+    each: list = dataclasses.field(default_factory=list)  # Counts of each stall
 
 
 @dataclasses.dataclass
 class Facts:
     """All that is known of one guest's run."""
     release: str
-    command_line: str
+    version: str         # of the distribution's package
+    preemption: str      # modes, the one in force in brackets; may be empty
     attached: dict       # kind: whether the plugin says so
+    attached_twice: bool  # whether it says that each program is
+    skipped: dict        # BPF program: how often the kernel skipped it
     totals: dict         # kind: Counts
     names: dict          # kind: {name: Counts}, `_other` among them
     pending: dict        # kind: stalls under way at the end, None if not said
@@ -59,12 +71,17 @@ class Facts:
     collectd_status: str
     collectd_errors: list
     bpf_tests: list      # (name, exit status, output)
+    beside: dict         # what ran beside it: how much it did; None: nothing
 
 
 def _read(folder, name):
     path = os.path.join(folder, name)
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
+
+
+def _read_if_there(folder, name):
+    return _read(folder, name) if os.path.exists(os.path.join(folder, name)) else ""
 
 
 def _read_vmstat(folder, name):
@@ -107,16 +124,16 @@ def _take_begin(trace, under_way, tid, now_us):
 
 
 def _take_end(trace, under_way, tid, now_us, pages):
-    trace.counts.stalls += 1
-    trace.counts.pages += pages
-    trace.counts.fruitless += pages == 0
+    counts = Counts(1, 0, pages, int(pages == 0))
     stall = under_way.pop(tid, None)
     if stall:
-        trace.counts.time_us += now_us - stall.begin_us
+        counts.time_us = now_us - stall.begin_us
         trace.lru_pages += stall.lru_pages
         trace.short += pages < stall.lru_pages
     else:
         trace.unpaired += 1
+    trace.counts.add(counts)
+    trace.each.append(counts)
 
 
 def _trace_events(text):
@@ -168,6 +185,39 @@ def _read_bpf_tests(folder):
     return tests
 
 
+def parse_programs(text):
+    """How often the kernel skipped each BPF program, from what bpftool says;
+    kernels that never do, or do not count it, are silent."""
+    return {program["name"]: program.get("recursion_misses", 0)
+            for program in json.loads(text or "[]") if "name" in program}
+
+
+def parse_bpftrace(text):
+    """Maps and lost events that bpftrace printed, as {name: value}."""
+    maps = {"lost": 0}
+    for line in text.splitlines():
+        said = json.loads(line) if line.startswith("{") else {}
+        if said.get("type") in ("map", "stats"):
+            maps.update(said["data"])
+        elif said.get("type") == "lost_events":
+            maps["lost"] += said["data"]["events"]
+    return maps
+
+
+def _read_beside(folder):
+    if "reclaim_beside" not in _read(folder, "cmdline"):
+        return None
+    counted = parse_bpftrace(_read_if_there(folder, "beside-tracer")).get("@", {})
+    return {"traced events": sum(counted.values()),
+            "rounds of bpf() calls": len(_read_if_there(folder, "beside-rounds"))}
+
+
+def _debian_version(text):
+    """The package's version in what `uname -v` says."""
+    version = re.search(r"Debian (\S+)", text)
+    return version[1] if version else text.strip()
+
+
 def read_facts(folder):
     """Reads a folder of raw files."""
     values = read_last_values(folder)
@@ -182,9 +232,12 @@ def read_facts(folder):
     log = _read(folder, "collectd.log") + _read(folder, "collectd.out")
     return Facts(
         release=_read(folder, "release").strip(),
-        command_line=_read(folder, "cmdline").strip(),
+        version=_debian_version(_read(folder, "version")),
+        preemption=_read_if_there(folder, "preemption").strip(),
         attached={kind: values.get(("", "gauge", f"attached_{kind}")) == 1
                   for kind in KINDS},
+        attached_twice=", each program twice" in log,
+        skipped=parse_programs(_read_if_there(folder, "programs")),
         totals={kind: _counts_of(values, "", f"{kind}_total") for kind in KINDS},
         names={kind: names[kind] for kind in KINDS},
         pending={kind: values.get(("", "pending_operations", f"{kind}_total"))
@@ -198,4 +251,5 @@ def read_facts(folder):
                        _read(folder, "node-vmstat").splitlines()},
         collectd_status=_read(folder, "collectd.status").strip(),
         collectd_errors=[line for line in log.splitlines() if "[error]" in line],
-        bpf_tests=_read_bpf_tests(folder))
+        bpf_tests=_read_bpf_tests(folder),
+        beside=_read_beside(folder))

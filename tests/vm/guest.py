@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """One kernel in QEMU."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
 import tempfile
 import time
 
+import debian
 import host
 import image
 
@@ -18,6 +20,29 @@ COMMAND_LINE = ("console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on "
 TIMEOUT_S = 420
 CONSOLE_LINES = 40
 FOLDER_PREFIX = "guest-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What is booted, and how."""
+    kernel: str
+    cpus: int = 2
+    append: str = ""      # words for the kernel's command line
+    beside: bool = False  # whether others trace and call bpf() during the load
+
+    def special(self):
+        """What is not as usual, for people."""
+        words = [f"`{word}`" for word in self.append.split()]
+        if self.cpus != Variant.cpus:
+            words.append(f"{self.cpus} CPUs")
+        if self.beside:
+            words.append("other tracers beside")
+        return ", ".join(words)
+
+
+# The last one is all that makes the kernel preempt and skip programs.
+VARIANTS = {**{kernel: Variant(kernel) for kernel in debian.KERNELS},
+            "sid-hard": Variant("sid", cpus=4, append="preempt=full", beside=True)}
 
 
 def _qemu(accelerator, *more):
@@ -58,10 +83,11 @@ class Guest:
     """A guest, from its disks to its results. What it needs lies in a
     temporary folder below the cache and goes with `close`."""
 
-    def __init__(self, label, cache, options):
+    def __init__(self, label, variant, cache, options):
         self.label = label
+        self.variant = variant
         self.cache = cache
-        self.kernel = os.path.join(cache, "kernels", label)
+        self.kernel = os.path.join(cache, "kernels", variant.kernel)
         self.options = options
         with open(os.path.join(self.kernel, "release"), encoding="ascii") as file:
             self.release = file.read().strip()
@@ -79,24 +105,27 @@ class Guest:
         image.make_swap_disk(self._path("swap"))
         disks = {"root": f"{image.root_image(self.cache)},readonly=on",
                  "job": self._path("job"), "swap": self._path("swap")}
+        words = f"{COMMAND_LINE} reclaim_work={work} {self.variant.append}"
+        if self.variant.beside:
+            words += " reclaim_beside"
         command = _qemu(
             self.options.accelerator, *serial,
-            "-m", str(MEMORY_MIB), "-smp", str(self.options.cpus),
+            "-m", str(MEMORY_MIB), "-smp", str(self.variant.cpus),
             "-kernel", os.path.join(self.kernel, "vmlinuz"),
             "-initrd", self._path("initrd"),
-            "-append", f"{COMMAND_LINE} reclaim_work={work} {self.options.append}")
+            "-append", words)
         for name, file in disks.items():
             # None of it has to survive this machine: no flushing.
             command += ["-drive", f"id={name},if=none,format=raw,cache=unsafe,file={file}",
                         "-device", f"virtio-blk-pci,drive={name},serial={name}"]
         return command
 
-    def start(self):
-        """Boots the guest with the matrix's work, and returns."""
+    def start(self, work):
+        """Boots the guest with a work, a file of guest/, and returns."""
         serial = ["-serial", f"file:{self._path('console')}"]
         with open(self._path("qemu"), "wb") as errors:
             self.process = subprocess.Popen(
-                self._command("matrix", serial), stdin=subprocess.DEVNULL,
+                self._command(work, serial), stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=errors)
         self.deadline = time.monotonic() + TIMEOUT_S
 

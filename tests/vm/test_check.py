@@ -9,7 +9,9 @@ import sys
 import tempfile
 
 import check
+import compare
 import facts
+import readme
 from facts import Counts, Facts, Trace
 from tap import Tap
 
@@ -30,8 +32,9 @@ TRACE = """\
 def right_facts():
     """Figures of a guest in which all is well."""
     return Facts(
-        release="6.1.0", command_line="",
+        release="6.1.0-1-cloud", version="6.1.5-1", preemption="",
         attached={"direct": True, "memcg": True},
+        attached_twice=False, skipped={"direct_end": 0, "direct_begin": 0},
         totals={"direct": Counts(100, 5000000, 4000, 2),
                 "memcg": Counts(60, 3000000, 2000, 0)},
         names={"direct": {"stress-ng-vm": Counts(85, 4300000, 3500, 1),
@@ -47,12 +50,31 @@ def right_facts():
                 "pgsteal_direct": 3980, "pgsteal_khugepaged": 10},
         node_counters={"nr_free_pages"},
         collectd_status="0", collectd_errors=[],
-        bpf_tests=[("test_x", "0", "ok 1 - a\nok 2 - b\n1..2\n")])
+        bpf_tests=[("test_x", "0", "ok 1 - a\nok 2 - b\n1..2\n")],
+        beside=None)
 
 
-def failures(of):
+def lossy_facts():
+    """A guest whose kernel skips programs: of two direct stalls no program saw
+    the end, of a third one none saw the begin."""
+    of = right_facts()
+    of.release, of.attached_twice = "7.0.1", True
+    of.beside = {"traced events": 300, "rounds of bpf() calls": 20}
+    of.skipped = {"direct_end": 9, "direct_end_2": 2, "direct_begin": 1, "direct_begin_2": 4}
+    of.unattributed, of.untimed, of.pending["direct"] = 2, 3, 2
+    of.trace["direct"].each = [Counts(1, 500000, 40, 0), Counts(1, 900000, 30, 0),
+                               Counts(1, 900, 0, 1), Counts(1, 700000, 20, 0)]
+    total, name = of.totals["direct"], of.names["direct"]["stress-ng-vm"]
+    for counts in (total, name):
+        counts.pages -= 70
+        counts.time_us -= 2100000
+        counts.fruitless -= 1
+    return of
+
+
+def failures(of, checks=check.check):
     """What does not hold."""
-    return [behaviour for holds, behaviour in check.check(of) if not holds]
+    return [behaviour for holds, behaviour in checks(of) if not holds]
 
 
 def add_stalls(kind, number):
@@ -130,7 +152,38 @@ WRONG = [
     ("a failed BPF test", change("bpf_tests", [("t", "1", "ok 1 - a\nnot ok 2 - b\n1..2\n")]),
      ["t: b", "t: ends"]),
     ("a BPF test that stops", change("bpf_tests", [("t", "0", "ok 1 - a\n1..2\n")]), ["t: ends"]),
+    ("no BPF test", change("bpf_tests", []), ["has tests of the BPF programs"]),
     ("a BPF test that skips", change("bpf_tests", [("t", "0", "1..0 # SKIP x\n")]), ["t: ends"]),
+    ("programs attached twice without need", change("attached_twice", True), ["attached once"]),
+    ("skipped events where there is but one copy",
+     lambda of: (of.skipped.update(direct_end=9), change("unattributed", 1)(of)),
+     ["unattributed"]),
+]
+
+
+# Likewise, of the guest whose kernel skips programs.
+WRONG_IN_LOSSY = [
+    ("a single copy where programs are preempted", change("attached_twice", False),
+     ["attached twice"]),
+    ("nothing beside the plugin", change("beside.traced events", 0), ["traced events beside"]),
+    ("no bpf() calls beside the plugin", change("beside.rounds of bpf() calls", 0),
+     ["bpf() calls beside"]),
+    ("a stall dropped even so", add_stalls("direct", -1), ["stalls of kind direct equal"]),
+    ("more pages gone than two stalls had", add_pages("direct", -1),
+     ["pages reclaimed of kind direct", "growth of pgsteal_direct"]),
+    ("more pages than there are", add_pages("direct", 71),
+     ["pages reclaimed of kind direct", "growth of pgsteal_direct"]),
+    ("another kind's pages gone", add_pages("memcg", -1), ["pages reclaimed of kind memcg"]),
+    ("more fruitless stalls gone", change("totals.direct.fruitless", 0), ["fruitless stalls"]),
+    ("more time gone than three stalls took", change("totals.direct.time_us", 2400000),
+     ["time of kind direct", "ms of all names"]),
+    ("more unattributed than the kernel can have skipped", change("unattributed", 3),
+     ["unattributed"]),
+    ("more untimed than the kernel can have skipped", change("untimed", 4), ["untimed"]),
+    ("more stalls under way than lost ends", change("pending.direct", 3), ["stays under way"]),
+    ("pages gone, but no stall said to be unattributed", change("unattributed", 0),
+     ["pages reclaimed of kind direct", "fruitless stalls", "time of kind direct",
+      "growth of pgsteal_direct", "stays under way"]),
 ]
 
 
@@ -141,10 +194,18 @@ def check_judgement(tap):
     newer.node_counters = {"pgsteal_direct"}
     newer.growth["pgsteal_direct"] += 2000
     tap.ok(failures(newer) == [], "so do those where pgsteal has memcg's pages")
-    for what, alter, words in WRONG:
-        wrong = copy.deepcopy(right_facts())
+    tap.ok(failures(lossy_facts()) == [],
+           "and those that lack what the kernel did not show")
+    check_wrong(tap, right_facts(), WRONG)
+    check_wrong(tap, lossy_facts(), WRONG_IN_LOSSY)
+
+
+def check_wrong(tap, right, cases, checks=check.check):
+    """Alters right figures as each case says."""
+    for what, alter, words in cases:
+        wrong = copy.deepcopy(right)
         alter(wrong)
-        failed = failures(wrong)
+        failed = failures(wrong, checks)
         exact = len(failed) == len(words) and all(
             any(word in line for line in failed) for word in words)
         tap.ok(exact, f"{what}: {'; '.join(words)}")
@@ -152,14 +213,99 @@ def check_judgement(tap):
             tap.note("failed: " + "; ".join(failed))
 
 
+DRSNOOP = """\
+Tracing direct reclaim events
+TIME     COMM             TID     LAT(ms) PAGES
+12:00:01 stress-ng-vm     190      10.500    33
+12:00:01 a 1 2.5 b        17        0.001     0
+12:00:02 stress-ng-vm     191       2.000    32
+"""
+BPFTRACE = """\
+{"type": "attached_probes", "data": {"probes": 2}}
+{"type": "lost_events", "data": {"events": 2}}
+{"type": "map", "data": {"@begin": {}}}
+{"type": "map", "data": {"@stalls": {"stress-ng-vm": 2, "a 1 2.5 b": 1}}}
+{"type": "map", "data": {"@pages": {"stress-ng-vm": 65, "a 1 2.5 b": 0}}}
+{"type": "map", "data": {"@time_us": {"stress-ng-vm": 12500}}}
+{"type": "map", "data": {"@untimed": 1}}
+"""
+
+
+def compared():
+    """Facts and tools of a comparison in which all is well."""
+    of = right_facts()
+    of.trace["direct"] = Trace(Counts(3, 12501, 65, 1), 3, each=[
+        Counts(1, 10500, 33, 0), Counts(1, 1, 0, 1), Counts(1, 2000, 32, 0)])
+    names = {"stress-ng-vm": Counts(2, 12500, 65, 0), "a_1_2_5_b": Counts(1, 1, 0, 1)}
+    drsnoop = compare.parse_drsnoop(DRSNOOP, "")
+    bpftrace = compare.parse_direct_bt(BPFTRACE)
+    return of, [compare.Tool("the plugin", names, 0, 0), drsnoop, bpftrace]
+
+
+def check_compared(pair):
+    """The comparison's checks, of facts and tools."""
+    return compare.check(*pair)
+
+
+def in_tool(number, path, value):
+    """Sets something of a tool."""
+    def alter(of):
+        change(path, value)(of[1][number])
+    return alter
+
+
+WRONG_COMPARISON = [
+    ("a stall that drsnoop does not say it lost", in_tool(1, "total.stalls", 2),
+     ["drsnoop: all direct stalls"]),
+    ("one too many", in_tool(2, "total.stalls", 4), ["bpftrace: all direct stalls"]),
+    ("pages of no lost stall", in_tool(0, "total.pages", 64), ["the plugin: all their pages"]),
+    ("time of no untimed stall", in_tool(1, "total.time_us", 10000), ["drsnoop: their time"]),
+    ("a stall under another name",
+     lambda of: of[1][1].names.update(sh=of[1][1].names.pop("a_1_2_5_b")),
+     ["drsnoop: the plugin's names"]),
+    ("a stall before the stretch", lambda of: change("trace.direct.outside", 1)(of[0]),
+     ["lie in the stretch"]),
+]
+
+
+def check_comparison(tap):
+    """Other tools' output is understood and judged."""
+    of, tools = compared()
+    tap.ok(tools[1].names == {"stress-ng-vm": Counts(2, 12500, 65), "a_1_2_5_b": Counts(1, 1)},
+           "drsnoop's lines are understood, whatever a comm looks like")
+    tap.ok(compare.parse_drsnoop("", "Lost 3 events on CPU #0!\n").lost == 3,
+           "and what it says it lost")
+    tap.ok(tools[2].names == {"stress-ng-vm": Counts(2, 12500, 65), "a_1_2_5_b": Counts(1)}
+           and (tools[2].lost, tools[2].untimed) == (2, 1), "so is what bpftrace prints")
+    tap.ok(failures((of, tools), check_compared) == [], "tools that agree pass")
+    check_wrong(tap, (of, tools), WRONG_COMPARISON, check_compared)
+
+
+def check_table(tap):
+    """What people read."""
+    row = check.table_row(right_facts(), "4 CPUs")
+    tap.ok(row == "| 6.1.5-1, 4 CPUs | 100 / 100 / 100 | 4000 / 4000 | 3990 | 60 / 60 | 2000 / 2000 |"
+           and row.count("|") == check.TABLE_HEAD.splitlines()[1].count("|"),
+           "the table has a guest's figures")
+    text = f"a\n{readme.BEGIN}old\n{readme.END}b\n"
+    once = readme.replace_table(text, "| new |")
+    tap.ok("| new |" in once and "old" not in once and once.startswith("a\n")
+           and once.endswith("b\n") and readme.replace_table(once, "| new |") == once,
+           "the README's table is replaced, and nothing else")
+
+
 def check_parsing(tap):
     """ftrace's text and collectd's files are understood."""
     traces = facts.parse_trace(TRACE)
     tap.ok(traces["direct"] == Trace(Counts(2, 607500, 34, 0), begins=1, lru_pages=30,
-                                     unpaired=1, outside=1),
+                                     unpaired=1, outside=1, each=[
+                                         Counts(1, 607500, 33), Counts(1, 0, 1)]),
            "a trace gives stalls, time, pages, LRU pages, what is unpaired and outside")
-    tap.ok(traces["memcg"] == Trace(Counts(1, 1000000, 0, 1), begins=1),
+    tap.ok(traces["memcg"] == Trace(Counts(1, 1000000, 0, 1), begins=1,
+                                    each=[Counts(1, 1000000, 0, 1)]),
            "whatever a comm looks like")
+    tap.ok(facts.parse_programs('[{"id": 1}, {"name": "a"}, {"name": "b", "recursion_misses": 3}]')
+           == {"a": 0, "b": 3}, "bpftool says how often each program was skipped")
     with tempfile.TemporaryDirectory() as folder:
         for series, lines in (("reclaim-a-b/total_events-direct-2026-01-01", "1,2\n2,5\n"),
                               ("reclaim-a-b/total_events-direct-2026-01-02", "3,7\n"),
@@ -178,6 +324,8 @@ def main():
     tap = Tap()
     check_parsing(tap)
     check_judgement(tap)
+    check_comparison(tap)
+    check_table(tap)
     return tap.done()
 
 
