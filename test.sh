@@ -78,8 +78,8 @@ installs_where_told() {
   local to
   to=$(mktemp -d) &&
     make -s -C build-werror install DESTDIR="$to" &&
-    [ "$(find "$to" -type f -printf '%f\n' | sort | paste -sd' ')" = \
-      "reclaim.la reclaim.so" ] &&
+    [ "$(find "$to" -type f -printf '%f\n' | LC_ALL=C sort | paste -sd' ')" = \
+      "LICENSE README.md reclaim.conf reclaim.la reclaim.so" ] &&
     rm -r "$to"
 }
 
