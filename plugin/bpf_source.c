@@ -38,10 +38,8 @@ struct bpf_source {
   bool preempted; /* programs are: the second ones are needed */
   struct bpf_link *links[RECLAIM_KINDS][PARTS];
   struct {
-    uint64_t skipped; /* runs of the first end that the kernel skipped, as of
-                         the previous drain */
-    uint64_t lost;    /* of these, what the second did not count either and was
-                         handed out as overflow */
+    uint64_t unseen; /* ends that neither program counted, at the last drain */
+    uint64_t told;   /* of these, handed out as overflow */
   } missed[RECLAIM_KINDS];
   struct reclaim_row_key *keys; /* max_rows of them, as of rows */
   struct reclaim_row *rows;
@@ -249,22 +247,29 @@ static int swap_tables(struct bpf_source *source,
   return 0;
 }
 
-/* Stalls of which neither end program saw the end, as far as not handed out.
- * What the first end missed up to the previous drain the second has had time to
- * count since; the difference stays. */
+/* Stalls of which neither end program saw the end, as far as not told yet: runs
+ * of the first that the kernel skipped, less what the second counted. A task
+ * between the two programs looks as if both had missed it; so only what was
+ * unseen at the last drain too is told. */
 static uint64_t take_lost(struct bpf_source *source, enum reclaim_kind kind) {
   struct bpf_prog_info info = {0};
   __u32 size = sizeof(info);
   int fd = bpf_program__fd(find_program(source, kind, FIRST_END));
-  uint64_t skipped = source->missed[kind].skipped;
-  uint64_t counted = source->skel->bss->rescued[kind];
-  uint64_t handed_out = source->missed[kind].lost;
-  if (bpf_obj_get_info_by_fd(fd, &info, &size) == 0)
-    source->missed[kind].skipped = info.recursion_misses; /* Linux 5.12 */
-  if (skipped <= counted + handed_out)
+  if (bpf_obj_get_info_by_fd(fd, &info, &size) != 0)
     return 0;
-  source->missed[kind].lost = skipped - counted;
-  return skipped - counted - handed_out;
+  /* Read first (Linux 5.12): what the second counts meanwhile only delays. */
+  uint64_t skipped = info.recursion_misses;
+  uint64_t counted = *(volatile __u64 *)&source->skel->bss->rescued[kind];
+  uint64_t unseen = skipped > counted ? skipped - counted : 0;
+  uint64_t lost = unseen < source->missed[kind].unseen
+                      ? unseen
+                      : source->missed[kind].unseen;
+  source->missed[kind].unseen = unseen;
+  if (lost <= source->missed[kind].told)
+    return 0;
+  uint64_t new = lost - source->missed[kind].told;
+  source->missed[kind].told = lost;
+  return new;
 }
 
 static void add_lost(struct bpf_source *source, size_t rows_num) {
