@@ -48,7 +48,7 @@ struct begin_map direct_words SEC(".maps");
 struct begin_map memcg_words SEC(".maps");
 struct begin_map node_words SEC(".maps");
 
-// Stalls that the second end program of a kind counted, since start.
+// Stalls that a later end program of a kind counted, since start.
 __u64 rescued[RECLAIM_KINDS];
 
 static const struct reclaim_row empty_row;
@@ -77,7 +77,7 @@ word_at(struct reclaim_begin_words *words, __u32 tid, __u32 probe) {
 
 // Words take no lock. Two tasks that claim one free word in the same moment
 // leave it to one of them; the other's stall ends untimed, and is counted so.
-static __always_inline int stall_begin(void *begin_map, bool second) {
+static __always_inline int stall_begin(void *begin_map, bool later) {
   __u64 now_ns = bpf_ktime_get_ns();
   __u32 tid = current_tid(), zero = 0;
   struct reclaim_begin_words *words = bpf_map_lookup_elem(begin_map, &zero);
@@ -92,7 +92,7 @@ static __always_inline int stall_begin(void *begin_map, bool second) {
     volatile __u64 *at = word_at(words, tid, probe);
     __u64 word = *at;
     if ((word & RECLAIM_TID_MASK) == tid) {
-      if (second && word_age_ns(word, now_ns) < RECLAIM_FRESH_NS)
+      if (later && word_age_ns(word, now_ns) < RECLAIM_FRESH_NS)
         return 0;
       mine = at;
       break;
@@ -201,11 +201,11 @@ static __always_inline void add_time(struct reclaim_row *row, __u64 stall_ns) {
 }
 
 // The first program to find the begin word counts the stall and takes the word
-// away; the second counts only with a word, so that nothing counts twice.
+// away; later ones count only with a word, so that nothing counts twice.
 static __always_inline int stall_end(void *begin_map, __u32 kind,
-                                     __u64 nr_reclaimed, bool second) {
+                                     __u64 nr_reclaimed, bool later) {
   __u64 stall_ns = stall_time_ns(begin_map, bpf_ktime_get_ns());
-  if (second) {
+  if (later) {
     if (stall_ns == UNTIMED)
       return 0;
     __sync_fetch_and_add(&rescued[kind], 1);
@@ -231,9 +231,9 @@ static __always_inline int stall_end(void *begin_map, __u32 kind,
 // Since commit a46023d5616e (Linux 7.0) tracepoints are guarded by SRCU, and a
 // program on one can be preempted; while it is, the kernel skips the same
 // program on that CPU (kernel/trace/bpf_trace.c: __bpf_trace_run). There each
-// program is attached a second time, for the events that the first misses. The
-// commit gave tp_transition_snapshot its member srcu_gp. Run once after
-// loading.
+// program is attached three times, for the events that the first misses: of two
+// copies both are busy now and then. The commit gave tp_transition_snapshot its
+// member srcu_gp. Run once after loading.
 SEC("raw_tp")
 int programs_are_preempted(void *ctx) {
   return bpf_core_field_exists(struct tp_transition_snapshot, srcu_gp);
@@ -241,22 +241,21 @@ int programs_are_preempted(void *ctx) {
 
 // nr_reclaimed is the first argument of each _end, Linux 5.10 to 7.2
 // (include/trace/events/vmscan.h).
-#define PROGRAMS(name, kind)                                                   \
+#define PROGRAM_PAIR(name, kind, suffix, later)                                \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_begin")                              \
-  int name##_begin(void *ctx) { return stall_begin(&name##_words, false); }    \
-                                                                               \
-  SEC("raw_tp/mm_vmscan_" #name "_reclaim_begin")                              \
-  int name##_begin_2(void *ctx) { return stall_begin(&name##_words, true); }   \
-                                                                               \
-  SEC("raw_tp/mm_vmscan_" #name "_reclaim_end")                                \
-  int name##_end(struct bpf_raw_tracepoint_args *ctx) {                        \
-    return stall_end(&name##_words, kind, ctx->args[0], false);                \
+  int name##_begin##suffix(void *ctx) {                                        \
+    return stall_begin(&name##_words, later);                                  \
   }                                                                            \
                                                                                \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_end")                                \
-  int name##_end_2(struct bpf_raw_tracepoint_args *ctx) {                      \
-    return stall_end(&name##_words, kind, ctx->args[0], true);                 \
+  int name##_end##suffix(struct bpf_raw_tracepoint_args *ctx) {                \
+    return stall_end(&name##_words, kind, ctx->args[0], later);                \
   }
+
+#define PROGRAMS(name, kind)                                                   \
+  PROGRAM_PAIR(name, kind, , false)                                            \
+  PROGRAM_PAIR(name, kind, _2, true)                                           \
+  PROGRAM_PAIR(name, kind, _3, true)
 
 PROGRAMS(direct, RECLAIM_DIRECT)
 PROGRAMS(memcg, RECLAIM_MEMCG)

@@ -40,7 +40,7 @@ enum reclaim_kind {
 #define RECLAIM_NS_MASK ((1ULL << (64 - RECLAIM_TID_BITS)) - 1)
 #define RECLAIM_STALE_NS 3600000000000ULL /* then a word may be taken over */
 
-/* A second begin program takes an own word younger than this for the work of
+/* A later begin program takes an own word younger than this for the work of
  * the first, not for one that an end left behind. */
 #define RECLAIM_FRESH_NS 100000000ULL
 

@@ -20,12 +20,11 @@
 static const struct part {
   const char *edge;    /* of the tracepoint */
   const char *program; /* behind the kind's name */
-  bool second;         /* only where programs are preempted */
+  bool later;          /* only where programs are preempted */
 } parts[] = {
-    {"end", "end", false},
-    {"end", "end_2", true},
-    {"begin", "begin", false},
-    {"begin", "begin_2", true},
+    {"end", "end", false},      {"end", "end_2", true},
+    {"end", "end_3", true},     {"begin", "begin", false},
+    {"begin", "begin_2", true}, {"begin", "begin_3", true},
 };
 enum { FIRST_END, PARTS = sizeof(parts) / sizeof(*parts) };
 
@@ -35,10 +34,10 @@ struct bpf_source {
   size_t open;    /* the table that the programs write to */
   bool undrained; /* the other one still has its rows */
   size_t max_rows;
-  bool preempted; /* programs are: the second ones are needed */
+  bool preempted; /* programs are: the later ones are needed */
   struct bpf_link *links[RECLAIM_KINDS][PARTS];
   struct {
-    uint64_t unseen; /* ends that neither program counted, at the last drain */
+    uint64_t unseen; /* ends that no program counted, at the last drain */
     uint64_t told;   /* of these, handed out as overflow */
   } missed[RECLAIM_KINDS];
   struct reclaim_row_key *keys; /* max_rows of them, as of rows */
@@ -144,7 +143,7 @@ static void find_out_preemption(struct bpf_source *source,
   bpf_program__unload(probe);
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     for (size_t part = 0; part < PARTS; part++)
-      if (options->kinds[kind] && parts[part].second && !source->preempted)
+      if (options->kinds[kind] && parts[part].later && !source->preempted)
         bpf_program__unload(find_program(source, kind, part));
 }
 
@@ -247,17 +246,17 @@ static int swap_tables(struct bpf_source *source,
   return 0;
 }
 
-/* Stalls of which neither end program saw the end, as far as not told yet: runs
- * of the first that the kernel skipped, less what the second counted. A task
- * between the two programs looks as if both had missed it; so only what was
- * unseen at the last drain too is told. */
+/* Stalls of which no end program saw the end, as far as not told yet: runs of
+ * the first that the kernel skipped, less what the later ones counted. A task
+ * between the programs looks as if all had missed it; so only what was unseen
+ * at the last drain too is told. */
 static uint64_t take_lost(struct bpf_source *source, enum reclaim_kind kind) {
   struct bpf_prog_info info = {0};
   __u32 size = sizeof(info);
   int fd = bpf_program__fd(find_program(source, kind, FIRST_END));
   if (bpf_obj_get_info_by_fd(fd, &info, &size) != 0)
     return 0;
-  /* Read first (Linux 5.12): what the second counts meanwhile only delays. */
+  /* Read first (Linux 5.12): what later ones count meanwhile only delays. */
   uint64_t skipped = info.recursion_misses;
   uint64_t counted = *(volatile __u64 *)&source->skel->bss->rescued[kind];
   uint64_t unseen = skipped > counted ? skipped - counted : 0;
@@ -336,7 +335,7 @@ static void detach_kind(struct bpf_source *source, enum reclaim_kind kind) {
 static void attach_kind(struct bpf_source *source, enum reclaim_kind kind,
                         enum log_level missing_level, log_fn log) {
   for (size_t part = 0; part < PARTS; part++) {
-    if (parts[part].second && !source->preempted)
+    if (parts[part].later && !source->preempted)
       continue;
     source->links[kind][part] = attach(source, kind, part, missing_level, log);
     if (!source->links[kind][part]) {
@@ -384,7 +383,7 @@ static void tell_summary(const struct bpf_source *source,
   log_printf(log, RECLAIM_LOG_INFO,
              "attached:%s%s; two tables of %u rows, %llu KiB of kernel memory",
              kinds[0] ? kinds : " nothing",
-             source->preempted ? ", each program twice" : "",
+             source->preempted ? ", each program three times" : "",
              options->max_tracked, (unsigned long long)(bytes + 1023) / 1024);
 }
 

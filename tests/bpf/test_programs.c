@@ -344,58 +344,62 @@ static void test_nested_kinds(struct bench *bench) {
      "the inner has its own");
 }
 
-/* The second programs are there on kernels that preempt programs (7.0). */
-static void test_second_programs(struct bench *bench) {
-  int begin_2 = find_program("node_begin_2"),
-      end_2 = find_program("node_end_2");
-  if (end_2 < 0) {
-    skip("second programs", "this kernel does not preempt programs");
+/* The later copies of the programs, second and third, are there on kernels that
+ * preempt programs (7.0). */
+static void test_later_programs(struct bench *bench, int copy) {
+  char name[32];
+  snprintf(name, sizeof(name), "node_begin_%d", copy);
+  int later_begin = find_program(name);
+  snprintf(name, sizeof(name), "node_end_%d", copy);
+  int later_end = find_program(name);
+  if (later_end < 0) {
+    skip("later programs", "this kernel does not preempt programs");
     return;
   }
   set_comm("twice");
   begin(bench, RECLAIM_NODE);
-  run(begin_2, 0);
+  run(later_begin, 0);
   end(bench, RECLAIM_NODE, 1);
-  run(end_2, 1);
+  run(later_end, 1);
   drain(bench);
   struct reclaim_row row = row_of(bench, "twice", RECLAIM_NODE);
   ok(row.stalls == 1 && row.pages == 1 && timed(row) == 1,
-     "a stall that both programs see counts once");
+     "a stall that two programs see counts once");
 
   begin(bench, RECLAIM_NODE);
-  run(end_2, 2);
+  run(later_end, 2);
   drain(bench);
   row = row_of(bench, "twice", RECLAIM_NODE);
   ok(row.stalls == 1 && row.pages == 2 && timed(row) == 1,
-     "a stall that the first end misses is counted by the second");
+     "a stall that the first end misses is counted by a later one");
 
-  run(begin_2, 0);
+  run(later_begin, 0);
   end(bench, RECLAIM_NODE, 3);
-  run(end_2, 3);
+  run(later_end, 3);
   drain(bench);
   row = row_of(bench, "twice", RECLAIM_NODE);
   ok(row.stalls == 1 && timed(row) == 1,
-     "a begin that the first misses is noted by the second");
+     "a begin that the first misses is noted by a later one");
 
   begin(bench, RECLAIM_NODE);
   sleep_ms(2);
-  run(begin_2, 0);
+  run(later_begin, 0);
   end(bench, RECLAIM_NODE, 1);
   drain(bench);
   ok(row_of(bench, "twice", RECLAIM_NODE).time_ns >= 2000000,
-     "the second begin leaves the first's time alone");
+     "a later begin leaves the first's time alone");
 
   read_words(bench);
   *my_word(0) =
       (now_ns() - HOUR_NS / 2) << RECLAIM_TID_BITS | (__u64)syscall(SYS_gettid);
   write_words(bench);
-  run(begin_2, 0);
+  run(later_begin, 0);
   end(bench, RECLAIM_NODE, 1);
   drain(bench);
   ok(row_of(bench, "twice", RECLAIM_NODE).time_ns < HOUR_NS / 2,
      "but not a time that an unseen end left behind");
-  close(begin_2);
-  close(end_2);
+  close(later_begin);
+  close(later_end);
 }
 
 /* Runs an end on another CPU until that has nothing to do but its idle thread,
@@ -632,7 +636,8 @@ int main(void) {
   test_begin_twice(&bench);
   test_neighbouring_words(&bench);
   test_nested_kinds(&bench);
-  test_second_programs(&bench);
+  test_later_programs(&bench, 2);
+  test_later_programs(&bench, 3);
   test_kernel_threads(&bench);
   bench_fini(&bench);
 

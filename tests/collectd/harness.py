@@ -324,5 +324,5 @@ def bpf_objects():
         found |= {(what, int(line[1])) for line in re.finditer(
             r"^(\d+): .* name "
             r"(?:(?:direct|memcg|node)_(?:begin|end|words)|table_[01]|"
-            r"open_table|reclaim_\.|programs_are_pre)", listing, re.M)}
+            r"open_table|reclaim_\.|programs_are_)", listing, re.M)}
     return found

@@ -61,23 +61,23 @@ def _time_margin_us(facts, truth):
     return truth.time_us * share + truth.stalls * us_per_stall + 1000
 
 
-def _skipped_twice(facts, kind, edge):
-    """How many events of a kind at most neither copy of a program saw; none
-    where there is but one copy."""
+def _skipped_by_all(facts, kind, edge):
+    """How many events of a kind at most no copy of a program saw; none where
+    there is but one copy."""
     program = f"{kind}_{edge}"
-    return min(facts.skipped.get(program, 0), facts.skipped.get(program + "_2", 0))
+    return min(facts.skipped.get(program + copy, 0) for copy in ("", "_2", "_3"))
 
 
 def _lost(facts, kind):
     """How many stalls of a kind at most the plugin knows by their number
     only: no more than it says, and no more than the kernel can have skipped."""
-    return min(facts.unattributed or 0, _skipped_twice(facts, kind, "end"))
+    return min(facts.unattributed or 0, _skipped_by_all(facts, kind, "end"))
 
 
 def _untimed(facts, kind):
     """Likewise without a time."""
     return min(facts.untimed or 0,
-               _lost(facts, kind) + _skipped_twice(facts, kind, "begin"))
+               _lost(facts, kind) + _skipped_by_all(facts, kind, "begin"))
 
 
 def most(trace, field, number):
@@ -103,8 +103,8 @@ def _check_conditions(facts):
     if facts.beside is not None:
         for what, number in facts.beside.items():
             yield number > 0, f"there are {what} beside the plugin ({number})"
-    yield (facts.attached_twice == is_preempting(facts),
-           f"each program is attached {'twice' if is_preempting(facts) else 'once'}")
+    yield (facts.attached_again == is_preempting(facts),
+           f"each program is attached {'three times' if is_preempting(facts) else 'once'}")
     yield facts.trace_lost == 0, f"ftrace lost no record ({facts.trace_lost})"
     yield (facts.collectd_status == "0" and not facts.collectd_errors,
            "collectd ends with status 0 and no error in its log "
@@ -181,7 +181,7 @@ def _check_account(facts):
                    f"no {kind} stall stays under way after the load ({facts.pending[kind]:g})")
     for edges, field in ((("end",), "unattributed"), (("begin", "end"), "untimed")):
         number = getattr(facts, field)
-        unseen = sum(_skipped_twice(facts, kind, edge) for kind in KINDS for edge in edges)
+        unseen = sum(_skipped_by_all(facts, kind, edge) for kind in KINDS for edge in edges)
         yield (number is not None and number <= unseen,
                f"no stall that the kernel shows is {field} ({number}, up to {unseen} not shown)")
 

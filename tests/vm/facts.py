@@ -57,7 +57,7 @@ class Facts:
     version: str         # of the distribution's package
     preemption: str      # modes, the one in force in brackets; may be empty
     attached: dict       # kind: whether the plugin says so
-    attached_twice: bool  # whether it says that each program is
+    attached_again: bool  # whether it says that each program is
     skipped: dict        # BPF program: how often the kernel skipped it
     totals: dict         # kind: Counts
     names: dict          # kind: {name: Counts}, `_other` among them
@@ -236,7 +236,7 @@ def read_facts(folder):
         preemption=_read_if_there(folder, "preemption").strip(),
         attached={kind: values.get(("", "gauge", f"attached_{kind}")) == 1
                   for kind in KINDS},
-        attached_twice=", each program twice" in log,
+        attached_again=", each program three times" in log,
         skipped=parse_programs(_read_if_there(folder, "programs")),
         totals={kind: _counts_of(values, "", f"{kind}_total") for kind in KINDS},
         names={kind: names[kind] for kind in KINDS},

@@ -34,7 +34,7 @@ def right_facts():
     return Facts(
         release="6.1.0-1-cloud", version="6.1.5-1", preemption="",
         attached={"direct": True, "memcg": True},
-        attached_twice=False, skipped={"direct_end": 0, "direct_begin": 0},
+        attached_again=False, skipped={"direct_end": 0, "direct_begin": 0},
         totals={"direct": Counts(100, 5000000, 4000, 2),
                 "memcg": Counts(60, 3000000, 2000, 0)},
         names={"direct": {"stress-ng-vm": Counts(85, 4300000, 3500, 1),
@@ -58,9 +58,10 @@ def lossy_facts():
     """A guest whose kernel skips programs: of two direct stalls no program saw
     the end, of a third one none saw the begin."""
     of = right_facts()
-    of.release, of.attached_twice = "7.0.1", True
+    of.release, of.attached_again = "7.0.1", True
     of.beside = {"traced events": 300, "rounds of bpf() calls": 20}
-    of.skipped = {"direct_end": 9, "direct_end_2": 2, "direct_begin": 1, "direct_begin_2": 4}
+    of.skipped = {"direct_end": 9, "direct_end_2": 2, "direct_end_3": 3,
+                  "direct_begin": 1, "direct_begin_2": 4, "direct_begin_3": 1}
     of.unattributed, of.untimed, of.pending["direct"] = 2, 3, 2
     of.trace["direct"].each = [Counts(1, 500000, 40, 0), Counts(1, 900000, 30, 0),
                                Counts(1, 900, 0, 1), Counts(1, 700000, 20, 0)]
@@ -154,7 +155,7 @@ WRONG = [
     ("a BPF test that stops", change("bpf_tests", [("t", "0", "ok 1 - a\n1..2\n")]), ["t: ends"]),
     ("no BPF test", change("bpf_tests", []), ["has tests of the BPF programs"]),
     ("a BPF test that skips", change("bpf_tests", [("t", "0", "1..0 # SKIP x\n")]), ["t: ends"]),
-    ("programs attached twice without need", change("attached_twice", True), ["attached once"]),
+    ("programs attached again without need", change("attached_again", True), ["attached once"]),
     ("skipped events where there is but one copy",
      lambda of: (of.skipped.update(direct_end=9), change("unattributed", 1)(of)),
      ["unattributed"]),
@@ -163,8 +164,8 @@ WRONG = [
 
 # Likewise, of the guest whose kernel skips programs.
 WRONG_IN_LOSSY = [
-    ("a single copy where programs are preempted", change("attached_twice", False),
-     ["attached twice"]),
+    ("a single copy where programs are preempted", change("attached_again", False),
+     ["attached three times"]),
     ("nothing beside the plugin", change("beside.traced events", 0), ["traced events beside"]),
     ("no bpf() calls beside the plugin", change("beside.rounds of bpf() calls", 0),
      ["bpf() calls beside"]),
