@@ -132,6 +132,10 @@ static int load(struct bpf_source *source,
   return err;
 }
 
+static bool is_needed(const struct bpf_source *source, size_t part) {
+  return source->preempted || !parts[part].later;
+}
+
 /* Asks the object, which was fitted to the kernel's types; and drops what has
  * answered or is not needed. */
 static void find_out_preemption(struct bpf_source *source,
@@ -143,7 +147,7 @@ static void find_out_preemption(struct bpf_source *source,
   bpf_program__unload(probe);
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     for (size_t part = 0; part < PARTS; part++)
-      if (options->kinds[kind] && parts[part].later && !source->preempted)
+      if (options->kinds[kind] && !is_needed(source, part))
         bpf_program__unload(find_program(source, kind, part));
 }
 
@@ -335,7 +339,7 @@ static void detach_kind(struct bpf_source *source, enum reclaim_kind kind) {
 static void attach_kind(struct bpf_source *source, enum reclaim_kind kind,
                         enum log_level missing_level, log_fn log) {
   for (size_t part = 0; part < PARTS; part++) {
-    if (parts[part].later && !source->preempted)
+    if (!is_needed(source, part))
       continue;
     source->links[kind][part] = attach(source, kind, part, missing_level, log);
     if (!source->links[kind][part]) {
