@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-// Adds up, per comm and kind, how long tasks stall in memory reclaim. Nothing
-// leaves the kernel per event: user space swaps the open table for an empty one
-// at each interval and drains the closed one.
+// Adds up, per comm and kind, how long tasks stall in memory reclaim: user
+// space swaps the open table for an empty one at each interval and drains the
+// closed one. Only where events are asked for, a record for each stall goes out
+// too.
 #include "vmlinux_min.h"
 
 #include <bpf/bpf_core_read.h>
@@ -15,8 +16,10 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 // Set between open and load.
 const volatile bool read_task = true; // false: task_struct must not be read
 const volatile bool group_by_process = false;
-
-#define UNTIMED (~0ULL)
+const volatile __u32 only_pid = 0; // of a process or a thread; 0: all
+const volatile bool events_on = false;
+const volatile __u64 event_min_ns = 0; // shorter stalls are no events
+const volatile bool event_stacks = false;
 
 // Preallocated, since stalls come when memory is short. User space sets the
 // number of rows; the template inside open_table keeps its own.
@@ -48,6 +51,32 @@ struct begin_map direct_words SEC(".maps");
 struct begin_map memcg_words SEC(".maps");
 struct begin_map node_words SEC(".maps");
 
+// Beside the words, where events are on: what each stall asked for.
+struct detail_map {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct reclaim_begin_words);
+};
+struct detail_map direct_details SEC(".maps");
+struct detail_map memcg_details SEC(".maps");
+struct detail_map node_details SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, RECLAIM_EVENTS_BYTES);
+} events SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_STACK_TRACE);
+  __uint(max_entries, RECLAIM_STACKS);
+  __uint(key_size, sizeof(__u32));
+  __uint(value_size, RECLAIM_STACK_DEPTH * sizeof(__u64));
+} stacks SEC(".maps");
+
+// Events that found the ring buffer full, since start.
+__u64 events_lost;
+
 // Stalls that a later end program of a kind counted, since start.
 __u64 rescued[RECLAIM_KINDS];
 
@@ -70,57 +99,95 @@ static __always_inline bool is_stale(__u64 word, __u64 now_ns) {
          age_ns < RECLAIM_NS_MASK - RECLAIM_STALE_NS / 60;
 }
 
+static __always_inline struct reclaim_begin_words *words_in(void *map) {
+  __u32 zero = 0;
+  return bpf_map_lookup_elem(map, &zero);
+}
+
 static __always_inline volatile __u64 *
 word_at(struct reclaim_begin_words *words, __u32 tid, __u32 probe) {
   return &words->word[(tid + probe) & (RECLAIM_BEGIN_WORDS - 1)];
 }
 
+static __always_inline __u64 pack_detail(__u64 order, __u64 gfp_flags) {
+  if (order > RECLAIM_ORDER_UNKNOWN)
+    order = RECLAIM_ORDER_UNKNOWN;
+  return gfp_flags << 32 | order << RECLAIM_TID_BITS;
+}
+
 // Words take no lock. Two tasks that claim one free word in the same moment
 // leave it to one of them; the other's stall ends untimed, and is counted so.
-static __always_inline int stall_begin(void *begin_map, bool later) {
+// The detail has its own tid, since it may be the other's.
+static __always_inline int stall_begin(void *word_map, void *detail_map,
+                                       bool later, __u64 detail) {
   __u64 now_ns = bpf_ktime_get_ns();
-  __u32 tid = current_tid(), zero = 0;
-  struct reclaim_begin_words *words = bpf_map_lookup_elem(begin_map, &zero);
+  __u32 tid = current_tid();
+  struct reclaim_begin_words *words = words_in(word_map);
   if (!words)
     return 0;
 
   // An own word, left by a begin whose end was not seen, goes first: a tid has
   // one word at most, or an old one would time a later stall.
-  volatile __u64 *mine = 0;
+  __u32 mine = RECLAIM_BEGIN_PROBES;
 #pragma unroll
   for (__u32 probe = 0; probe < RECLAIM_BEGIN_PROBES; probe++) {
-    volatile __u64 *at = word_at(words, tid, probe);
-    __u64 word = *at;
+    __u64 word = *word_at(words, tid, probe);
     if ((word & RECLAIM_TID_MASK) == tid) {
       if (later && word_age_ns(word, now_ns) < RECLAIM_FRESH_NS)
         return 0;
-      mine = at;
+      mine = probe;
       break;
     }
-    if (!mine && (word == 0 || is_stale(word, now_ns)))
-      mine = at;
+    if (mine == RECLAIM_BEGIN_PROBES && (word == 0 || is_stale(word, now_ns)))
+      mine = probe;
   }
-  if (mine)
-    *mine = now_ns << RECLAIM_TID_BITS | tid;
+  if (mine == RECLAIM_BEGIN_PROBES)
+    return 0;
+  if (events_on) {
+    struct reclaim_begin_words *details = words_in(detail_map);
+    if (details)
+      *word_at(details, tid, mine) = detail | tid;
+  }
+  *word_at(words, tid, mine) = now_ns << RECLAIM_TID_BITS | tid;
   return 0;
 }
 
-static __always_inline __u64 stall_time_ns(void *begin_map, __u64 now_ns) {
-  __u32 tid = current_tid(), zero = 0;
-  struct reclaim_begin_words *words = bpf_map_lookup_elem(begin_map, &zero);
+struct stall {
+  __u64 end_ns;
+  __u64 ns; // or RECLAIM_UNTIMED
+  __u64 detail;
+};
+
+// Finds what the current task's begin noted, and takes the word away.
+static __always_inline struct stall take_stall(void *word_map,
+                                               void *detail_map) {
+  struct stall stall = {.end_ns = bpf_ktime_get_ns(),
+                        .ns = RECLAIM_UNTIMED,
+                        .detail = pack_detail(RECLAIM_ORDER_UNKNOWN, 0)};
+  __u32 tid = current_tid();
+  struct reclaim_begin_words *words = words_in(word_map);
   if (!words)
-    return UNTIMED;
+    return stall;
 
 #pragma unroll
   for (__u32 probe = 0; probe < RECLAIM_BEGIN_PROBES; probe++) {
     volatile __u64 *at = word_at(words, tid, probe);
     __u64 word = *at;
     if ((word & RECLAIM_TID_MASK) == tid) {
+      stall.ns = word_age_ns(word, stall.end_ns);
+      if (events_on) {
+        struct reclaim_begin_words *details = words_in(detail_map);
+        if (details) {
+          __u64 detail = *word_at(details, tid, probe);
+          if ((detail & RECLAIM_TID_MASK) == tid)
+            stall.detail = detail;
+        }
+      }
       *at = 0;
-      return word_age_ns(word, now_ns);
+      return stall;
     }
   }
-  return UNTIMED;
+  return stall;
 }
 
 // read_task is false where lockdown=confidentiality refuses the helper behind
@@ -152,20 +219,19 @@ static __always_inline void fill_key(struct reclaim_row_key *key, __u32 kind) {
 
 // There is always a row: the kind's overflow row is put into each table before
 // it opens, and takes what finds no other.
-static __always_inline struct reclaim_row *find_row(void *table, __u32 kind) {
-  struct reclaim_row_key key = {};
-  fill_key(&key, kind);
-  struct reclaim_row *row = bpf_map_lookup_elem(table, &key);
+static __always_inline struct reclaim_row *
+find_row(void *table, const struct reclaim_row_key *key) {
+  struct reclaim_row *row = bpf_map_lookup_elem(table, key);
   if (row)
     return row;
 
   // Whether this fails (full) or another CPU was first, the look-up tells.
-  bpf_map_update_elem(table, &key, &empty_row, BPF_NOEXIST);
-  row = bpf_map_lookup_elem(table, &key);
+  bpf_map_update_elem(table, key, &empty_row, BPF_NOEXIST);
+  row = bpf_map_lookup_elem(table, key);
   if (row)
     return row;
 
-  struct reclaim_row_key overflow = {.kind = kind,
+  struct reclaim_row_key overflow = {.kind = key->kind,
                                      .flags = RECLAIM_ROW_OVERFLOW};
   return bpf_map_lookup_elem(table, &overflow);
 }
@@ -200,31 +266,78 @@ static __always_inline void add_time(struct reclaim_row *row, __u64 stall_ns) {
   raise_longest(row, stall_ns);
 }
 
-// The first program to find the begin word counts the stall and takes the word
-// away; later ones count only with a word, so that nothing counts twice.
-static __always_inline int stall_end(void *begin_map, __u32 kind,
-                                     __u64 nr_reclaimed, bool later) {
-  __u64 stall_ns = stall_time_ns(begin_map, bpf_ktime_get_ns());
-  if (later) {
-    if (stall_ns == UNTIMED)
-      return 0;
-    __sync_fetch_and_add(&rescued[kind], 1);
-  }
+static __always_inline void count_stall(const struct stall *stall,
+                                        const struct reclaim_row_key *key,
+                                        __u64 nr_reclaimed) {
   __u32 zero = 0;
   void *table = bpf_map_lookup_elem(&open_table, &zero);
   if (!table)
-    return 0;
-  struct reclaim_row *row = find_row(table, kind);
+    return;
+  struct reclaim_row *row = find_row(table, key);
   if (!row)
-    return 0;
+    return;
 
   __sync_fetch_and_add(&row->stalls, 1);
   if (nr_reclaimed)
     __sync_fetch_and_add(&row->pages, nr_reclaimed);
   else
     __sync_fetch_and_add(&row->fruitless, 1);
-  if (stall_ns != UNTIMED)
-    add_time(row, stall_ns);
+  if (stall->ns != RECLAIM_UNTIMED)
+    add_time(row, stall->ns);
+}
+
+// A stall without a time may have been short: it is an event only where all
+// are. Nobody is woken, which would cost ten times the record.
+static __always_inline void send_event(void *ctx, const struct stall *stall,
+                                       const struct reclaim_row_key *key,
+                                       __u64 nr_reclaimed) {
+  if (stall->ns == RECLAIM_UNTIMED ? event_min_ns > 0
+                                   : stall->ns < event_min_ns)
+    return;
+  struct reclaim_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+  if (!event) {
+    __sync_fetch_and_add(&events_lost, 1);
+    return;
+  }
+  __u64 pid_tgid = bpf_get_current_pid_tgid();
+  event->key = *key;
+  bpf_get_current_comm(event->comm, sizeof(event->comm));
+  event->end_ns = stall->end_ns;
+  event->stall_ns = stall->ns;
+  event->nr_reclaimed = nr_reclaimed;
+  event->cgroup_id = bpf_get_current_cgroup_id();
+  event->tid = pid_tgid;
+  event->tgid = pid_tgid >> 32;
+  event->order = stall->detail >> RECLAIM_TID_BITS & RECLAIM_ORDER_UNKNOWN;
+  event->gfp_flags = stall->detail >> 32;
+  event->stack_id = event_stacks ? bpf_get_stackid(ctx, &stacks, 0) : -1;
+  event->unused = 0;
+  bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline bool is_wanted(void) {
+  __u64 pid_tgid = bpf_get_current_pid_tgid();
+  return !only_pid || (__u32)pid_tgid == only_pid || pid_tgid >> 32 == only_pid;
+}
+
+// The first program to find the begin word counts the stall and takes the word
+// away; later ones count only with a word, so that nothing counts twice.
+static __always_inline int stall_end(void *ctx, void *word_map,
+                                     void *detail_map, __u32 kind,
+                                     __u64 nr_reclaimed, bool later) {
+  struct stall stall = take_stall(word_map, detail_map);
+  if (later) {
+    if (stall.ns == RECLAIM_UNTIMED)
+      return 0;
+    __sync_fetch_and_add(&rescued[kind], 1);
+  }
+  if (!is_wanted())
+    return 0;
+  struct reclaim_row_key key = {};
+  fill_key(&key, kind);
+  count_stall(&stall, &key, nr_reclaimed);
+  if (events_on)
+    send_event(ctx, &stall, &key, nr_reclaimed);
   return 0;
 }
 
@@ -239,17 +352,42 @@ int programs_are_preempted(void *ctx) {
   return bpf_core_field_exists(struct tp_transition_snapshot, srcu_gp);
 }
 
+// The arguments of each _begin. Linux 7.1 put gfp_flags first, except for node
+// reclaim; a kernel that has neither form is not guessed at.
+#define DETAIL_OF(name)                                                        \
+  static __always_inline __u64 name##_detail(                                  \
+      struct bpf_raw_tracepoint_args *ctx) {                                   \
+    __u32 first = ctx->args[0], second = ctx->args[1];                         \
+    if (bpf_core_type_exists(                                                  \
+            btf_trace_mm_vmscan_##name##_reclaim_begin___order_gfp))           \
+      return pack_detail(first, second);                                       \
+    if (bpf_core_type_exists(                                                  \
+            btf_trace_mm_vmscan_##name##_reclaim_begin___gfp_order))           \
+      return pack_detail(second, first);                                       \
+    return pack_detail(RECLAIM_ORDER_UNKNOWN, 0);                              \
+  }
+DETAIL_OF(direct)
+DETAIL_OF(memcg)
+
+static __always_inline __u64 node_detail(struct bpf_raw_tracepoint_args *ctx) {
+  if (bpf_core_type_exists(btf_trace_mm_vmscan_node_reclaim_begin))
+    return pack_detail((__u32)ctx->args[1], (__u32)ctx->args[2]);
+  return pack_detail(RECLAIM_ORDER_UNKNOWN, 0);
+}
+
 // nr_reclaimed is the first argument of each _end, Linux 5.10 to 7.2
 // (include/trace/events/vmscan.h).
 #define PROGRAM_PAIR(name, kind, suffix, later)                                \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_begin")                              \
-  int name##_begin##suffix(void *ctx) {                                        \
-    return stall_begin(&name##_words, later);                                  \
+  int name##_begin##suffix(struct bpf_raw_tracepoint_args *ctx) {              \
+    return stall_begin(&name##_words, &name##_details, later,                  \
+                       events_on ? name##_detail(ctx) : 0);                    \
   }                                                                            \
                                                                                \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_end")                                \
   int name##_end##suffix(struct bpf_raw_tracepoint_args *ctx) {                \
-    return stall_end(&name##_words, kind, ctx->args[0], later);                \
+    return stall_end(ctx, &name##_words, &name##_details, kind, ctx->args[0],  \
+                     later);                                                   \
   }
 
 #define PROGRAMS(name, kind)                                                   \

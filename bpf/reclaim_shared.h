@@ -48,6 +48,10 @@ struct reclaim_begin_words {
   __u64 word[RECLAIM_BEGIN_WORDS];
 };
 
+/* Beside each begin word, where events are on: what the stalled asked for, as
+ * `gfp_flags << 32 | order << 22 | tid`. */
+#define RECLAIM_ORDER_UNKNOWN 1023U /* and gfp_flags are, too */
+
 #define RECLAIM_ROW_KTHREAD 1U /* the task has PF_KTHREAD */
 /* Stalls that found the table full: the key has no comm. */
 #define RECLAIM_ROW_OVERFLOW 2U
@@ -68,6 +72,29 @@ struct reclaim_row {
   __u32 buckets[RECLAIM_BUCKETS];
 };
 
+#define RECLAIM_UNTIMED (~0ULL) /* as stall_ns: the begin was not seen */
+
+/* One stall that ended. */
+struct reclaim_event {
+  struct reclaim_row_key key;   /* of the row that counted it */
+  char comm[RECLAIM_COMM_SIZE]; /* the task's own; raw bytes */
+  __u64 end_ns;                 /* CLOCK_MONOTONIC */
+  __u64 stall_ns;               /* or RECLAIM_UNTIMED */
+  __u64 nr_reclaimed;
+  __u64 cgroup_id; /* the task's, in the v2 hierarchy */
+  __u32 tid;
+  __u32 tgid;
+  __u32 order;     /* of the allocation, or RECLAIM_ORDER_UNKNOWN */
+  __u32 gfp_flags; /* of the allocation */
+  __s32 stack_id;  /* kernel stack at the end; below 0: none */
+  __u32 unused;
+};
+
+#define RECLAIM_EVENTS_BYTES (256 * 1024) /* ring buffer; a power of two */
+#define RECLAIM_STACKS 4096               /* different ones */
+#define RECLAIM_STACK_DEPTH 64            /* frames, innermost first */
+
+_Static_assert(sizeof(struct reclaim_event) == 96, "no padding in an event");
 _Static_assert(sizeof(struct reclaim_row_key) == 24, "no padding in a key");
 _Static_assert(sizeof(struct reclaim_row) == 96, "no padding in a row");
 _Static_assert((RECLAIM_BEGIN_WORDS & (RECLAIM_BEGIN_WORDS - 1)) == 0,

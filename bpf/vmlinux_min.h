@@ -19,10 +19,13 @@ typedef __u32 __wsum;
 enum {
   BPF_MAP_TYPE_HASH = 1,
   BPF_MAP_TYPE_ARRAY = 2,
+  BPF_MAP_TYPE_STACK_TRACE = 7,
   BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+  BPF_MAP_TYPE_RINGBUF = 27,
 };
 enum { BPF_NOEXIST = 1 };
 enum { BPF_F_MMAPABLE = 1 << 10 };
+enum { BPF_RB_NO_WAKEUP = 1 };
 
 struct bpf_raw_tracepoint_args {
   __u64 args[0];
@@ -41,5 +44,21 @@ struct task_struct {
 struct tp_transition_snapshot {
   unsigned long srcu_gp;
 } __attribute__((preserve_access_index));
+
+/* include/trace/events/vmscan.h: prototypes of tracepoints, as BTF has them.
+ * What is behind ___ is not part of a name; integers all count as alike, so
+ * that the number of arguments tells them apart. */
+struct mem_cgroup;
+typedef void (*btf_trace_mm_vmscan_direct_reclaim_begin___order_gfp)(
+    void *, int order, unsigned int gfp_flags);
+typedef void (*btf_trace_mm_vmscan_direct_reclaim_begin___gfp_order)(
+    void *, unsigned int gfp_flags, int order, struct mem_cgroup *);
+typedef void (*btf_trace_mm_vmscan_memcg_reclaim_begin___order_gfp)(
+    void *, int order, unsigned int gfp_flags);
+typedef void (*btf_trace_mm_vmscan_memcg_reclaim_begin___gfp_order)(
+    void *, unsigned int gfp_flags, int order, struct mem_cgroup *);
+typedef void (*btf_trace_mm_vmscan_node_reclaim_begin)(void *, int nid,
+                                                       int order,
+                                                       unsigned int gfp_flags);
 
 #endif

@@ -35,6 +35,7 @@ struct bpf_source {
   bool undrained; /* the other one still has its rows */
   size_t max_rows;
   bool preempted; /* programs are: the later ones are needed */
+  bool attached[RECLAIM_KINDS];
   struct bpf_link *links[RECLAIM_KINDS][PARTS];
   struct {
     uint64_t unseen; /* ends that no program counted, at the last drain */
@@ -42,6 +43,12 @@ struct bpf_source {
   } missed[RECLAIM_KINDS];
   struct reclaim_row_key *keys; /* max_rows of them, as of rows */
   struct reclaim_row *rows;
+  struct {
+    struct ring_buffer *ring; /* NULL: off */
+    bpf_source_event_fn take;
+    void *context;
+    size_t taken;
+  } events;
 };
 
 /* What libbpf complained about first: the cause, where later lines are
@@ -72,17 +79,26 @@ static struct bpf_program *find_program(const struct bpf_source *source,
   return bpf_object__find_program_by_name(source->skel->obj, name);
 }
 
-static struct bpf_map *find_words(const struct bpf_source *source,
-                                  enum reclaim_kind kind) {
+static struct bpf_map *find_map(const struct bpf_source *source,
+                                enum reclaim_kind kind, const char *part) {
   char name[32];
-  snprintf(name, sizeof(name), "%s_words", kind_name(kind));
+  snprintf(name, sizeof(name), "%s_%s", kind_name(kind), part);
   return bpf_object__find_map_by_name(source->skel->obj, name);
 }
 
-static void leave_out(struct bpf_source *source, enum reclaim_kind kind) {
-  for (size_t part = 0; part < PARTS; part++)
-    bpf_program__set_autoload(find_program(source, kind, part), false);
-  bpf_map__set_autocreate(find_words(source, kind), false);
+/* What is off is not loaded, and takes no memory. */
+static void leave_out(struct bpf_source *source,
+                      const struct bpf_source_options *options) {
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
+    bool on = options->kinds[kind];
+    for (size_t part = 0; part < PARTS; part++)
+      bpf_program__set_autoload(find_program(source, kind, part), on);
+    bpf_map__set_autocreate(find_map(source, kind, "words"), on);
+    bpf_map__set_autocreate(find_map(source, kind, "details"),
+                            on && options->events);
+  }
+  bpf_map__set_autocreate(source->skel->maps.events, options->events);
+  bpf_map__set_autocreate(source->skel->maps.stacks, options->event_stacks);
 }
 
 static int open_and_load(struct bpf_source *source,
@@ -96,6 +112,10 @@ static int open_and_load(struct bpf_source *source,
 
   source->skel->rodata->read_task = read_task;
   source->skel->rodata->group_by_process = options->group_by_process;
+  source->skel->rodata->only_pid = options->only_pid;
+  source->skel->rodata->events_on = options->events;
+  source->skel->rodata->event_min_ns = options->event_min_ns;
+  source->skel->rodata->event_stacks = options->event_stacks;
   source->tables[0] = source->skel->maps.table_0;
   source->tables[1] = source->skel->maps.table_1;
   /* The slot's template keeps its size, which Linux 5.10 and later allow
@@ -103,9 +123,7 @@ static int open_and_load(struct bpf_source *source,
   int err = 0;
   for (size_t i = 0; i < 2 && err == 0; i++)
     err = bpf_map__set_max_entries(source->tables[i], source->max_rows);
-  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
-    if (!options->kinds[kind])
-      leave_out(source, kind);
+  leave_out(source, options);
   if (err == 0)
     err = reclaim_bpf__load(source->skel);
   if (err != 0) {
@@ -304,6 +322,50 @@ int bpf_source_drain(struct bpf_source *source,
   return 0;
 }
 
+/* Events */
+
+enum { MAX_EVENTS = RECLAIM_EVENTS_BYTES / sizeof(struct reclaim_event) };
+
+/* libbpf goes on while there are events, unless this returns an error. */
+static int take_event(void *context, void *event, size_t size) {
+  (void)size; /* all are struct reclaim_event */
+  struct bpf_source *source = context;
+  source->events.take(source->events.context, event);
+  return ++source->events.taken < MAX_EVENTS ? 0 : -EAGAIN;
+}
+
+static int open_events(struct bpf_source *source) {
+  source->events.ring = ring_buffer__new(bpf_map__fd(source->skel->maps.events),
+                                         take_event, source, NULL);
+  return source->events.ring ? 0 : -errno;
+}
+
+int bpf_source_collect_events(struct bpf_source *source,
+                              bpf_source_event_fn take, void *context) {
+  if (!source->events.ring)
+    return 0;
+  source->events.take = take;
+  source->events.context = context;
+  source->events.taken = 0;
+  int err = ring_buffer__consume(source->events.ring);
+  return err < 0 && err != -EAGAIN ? err : (int)source->events.taken;
+}
+
+uint64_t bpf_source_events_lost(const struct bpf_source *source) {
+  return *(volatile __u64 *)&source->skel->bss->events_lost;
+}
+
+size_t bpf_source_stack(const struct bpf_source *source, int32_t stack_id,
+                        uint64_t addresses[RECLAIM_STACK_DEPTH]) {
+  int fd = bpf_map__fd(source->skel->maps.stacks);
+  if (stack_id < 0 || bpf_map_lookup_elem(fd, &stack_id, addresses) != 0)
+    return 0;
+  size_t depth = 0;
+  while (depth < RECLAIM_STACK_DEPTH && addresses[depth] != 0)
+    depth++;
+  return depth;
+}
+
 /* Attaching */
 
 static struct bpf_link *attach(struct bpf_source *source,
@@ -347,11 +409,17 @@ static void attach_kind(struct bpf_source *source, enum reclaim_kind kind,
       return;
     }
   }
+  source->attached[kind] = true;
 }
 
 bool bpf_source_is_attached(const struct bpf_source *source,
                             enum reclaim_kind kind) {
-  return source->links[kind][FIRST_END] != NULL;
+  return source->attached[kind];
+}
+
+void bpf_source_stop(struct bpf_source *source) {
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    detach_kind(source, kind);
 }
 
 /* Bytes of kernel memory of a map: "memlock" in its fdinfo
@@ -398,6 +466,8 @@ static int source_init(struct bpf_source *source,
   int err = load(source, options, log);
   if (err == 0)
     err = prepare_tables(source);
+  if (err == 0 && options->events)
+    err = open_events(source);
   if (err != 0) {
     explain_failure(options, err, log);
     return err;
@@ -436,8 +506,8 @@ int bpf_source_new(const struct bpf_source_options *options, log_fn log,
 void bpf_source_free(struct bpf_source *source) {
   if (!source)
     return;
-  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
-    detach_kind(source, kind);
+  bpf_source_stop(source);
+  ring_buffer__free(source->events.ring);
   reclaim_bpf__destroy(source->skel);
   free(source->keys);
   free(source->rows);

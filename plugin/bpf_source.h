@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The BPF side: load and attach the programs, take an interval's rows out of
- * the kernel. Nothing else in the plugin knows libbpf. A source belongs to one
- * thread at a time. */
+/* The BPF side: load and attach the programs, take an interval's rows and, if
+ * asked for, single stalls out of the kernel. A source belongs to one thread at
+ * a time, but its events may be collected by another. */
 #ifndef RECLAIM_BPF_SOURCE_H
 #define RECLAIM_BPF_SOURCE_H
 
@@ -17,6 +17,10 @@ struct bpf_source_options {
   bool kinds_named;          /* by the user: a missing one is a WARNING */
   bool group_by_process;     /* rows by the group leader's comm */
   uint32_t max_tracked;      /* rows in the kernel per interval */
+  uint32_t only_pid;         /* process or thread; 0: all tasks' stalls */
+  bool events;               /* report stalls one by one as well */
+  uint64_t event_min_ns;     /* only those at least so long */
+  bool event_stacks;         /* with their kernel stacks */
   const char *btf_file;      /* NULL: the running kernel's own */
 };
 
@@ -55,6 +59,30 @@ size_t bpf_source_max_rows(const struct bpf_source_options *options);
 int bpf_source_drain(struct bpf_source *source,
                      const struct reclaim_row_key *keep, size_t keep_num,
                      struct bpf_source_rows *rows);
+
+/* Counts no more from now on. What was counted can still be drained, and after
+ * that drain the last events can be collected. */
+void bpf_source_stop(struct bpf_source *source);
+
+/* Lives for the call only. */
+typedef void (*bpf_source_event_fn)(void *context,
+                                    const struct reclaim_event *event);
+
+/* Hands what the ring buffer has to `take`, oldest first, at most as much as
+ * fits into it: a storm does not keep the caller here. Nobody is woken by an
+ * event: the caller comes often enough, or loses some (bpf_source_events_lost).
+ * Returns the number of events, 0 where they are off, or a negative errno. */
+int bpf_source_collect_events(struct bpf_source *source,
+                              bpf_source_event_fn take, void *context);
+
+/* Events that found the ring buffer full, since the source was made. Any
+ * thread may ask. */
+uint64_t bpf_source_events_lost(const struct bpf_source *source);
+
+/* The addresses of the kernel stack `stack_id` of an event, innermost first, at
+ * most RECLAIM_STACK_DEPTH. Returns how many; 0 if there is no such stack. */
+size_t bpf_source_stack(const struct bpf_source *source, int32_t stack_id,
+                        uint64_t addresses[RECLAIM_STACK_DEPTH]);
 
 /* Detaches and unloads all. */
 void bpf_source_free(struct bpf_source *source);
