@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <stdio.h>
 #include <string.h>
 
 #include "comm.h"
@@ -47,4 +48,20 @@ void comm_name(const char comm[RECLAIM_COMM_SIZE], bool kthread, bool fold,
   name[used] = '\0';
   if (used == 0)
     strcpy(name, "unknown");
+}
+
+void comm_escape(const char *bytes, size_t max, char *text, size_t size) {
+  size_t used = 0;
+  for (size_t i = 0; i < max && bytes[i] != '\0'; i++) {
+    bool printable = bytes[i] >= ' ' && bytes[i] <= '~' && bytes[i] != '\\';
+    size_t needed = printable ? 1 : 4;
+    if (used + needed >= size)
+      break;
+    if (printable)
+      text[used] = bytes[i];
+    else
+      snprintf(text + used, size - used, "\\x%02x", (unsigned char)bytes[i]);
+    used += needed;
+  }
+  text[used] = '\0';
 }

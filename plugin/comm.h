@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Raw comms to names that every store accepts. Pure. */
+/* Raw comms to names that every store accepts, and to text. Pure. */
 #ifndef RECLAIM_COMM_H
 #define RECLAIM_COMM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "bpf/reclaim_shared.h"
 
@@ -18,5 +19,14 @@
  * `_` are therefore never a task's. Cannot fail; thread-safe. */
 void comm_name(const char comm[RECLAIM_COMM_SIZE], bool kthread, bool fold,
                char name[COMM_NAME_SIZE]);
+
+/* Bytes of an escaped comm with its NUL. */
+#define COMM_TEXT_SIZE (4 * RECLAIM_COMM_SIZE + 1)
+
+/* Writes up to `max` raw bytes, ended by the first NUL if there is one, so that
+ * they can drive no terminal and forge no line: every byte outside of printable
+ * ASCII, and the backslash, becomes \xNN. What does not fit into `size` is left
+ * out, whole escapes at a time; 4 * max + 1 is always enough. Thread-safe. */
+void comm_escape(const char *bytes, size_t max, char *text, size_t size);
 
 #endif

@@ -96,12 +96,37 @@ static bool all_bytes_are_safe(void) {
   return true;
 }
 
+static const struct {
+  const char *behaviour;
+  const char *bytes;
+  size_t size;
+  const char *text;
+} escapes[] = {
+    {"plain text stays", "Web Content [1]", COMM_TEXT_SIZE, "Web Content [1]"},
+    {"a newline cannot forge a line", "x\nSeverity: OK", COMM_TEXT_SIZE,
+     "x\\x0aSeverity: OK"},
+    {"an escape cannot drive a terminal", "\x1b[31m", COMM_TEXT_SIZE,
+     "\\x1b[31m"},
+    {"a backslash cannot pretend", "\\x0a", COMM_TEXT_SIZE, "\\x5cx0a"},
+    {"bytes above ASCII, and DEL", "\xc3\xa4\x7f", COMM_TEXT_SIZE,
+     "\\xc3\\xa4\\x7f"},
+    {"16 bytes without NUL", "abcdefghijklmnopq", COMM_TEXT_SIZE,
+     "abcdefghijklmnop"},
+    {"no half escape at the end", "abc\n", 8, "abc\\x0a"},
+    {"but none at all", "abc\n", 7, "abc"},
+};
+
 int main(void) {
   for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
     char comm[RECLAIM_COMM_SIZE], name[COMM_NAME_SIZE];
     copy_comm(comm, cases[i].comm);
     comm_name(comm, cases[i].kthread, cases[i].fold, name);
     is_str(name, cases[i].name, cases[i].behaviour);
+  }
+  for (size_t i = 0; i < sizeof(escapes) / sizeof(*escapes); i++) {
+    char text[COMM_TEXT_SIZE];
+    comm_escape(escapes[i].bytes, RECLAIM_COMM_SIZE, text, escapes[i].size);
+    is_str(text, escapes[i].text, escapes[i].behaviour);
   }
   ok(all_bytes_are_safe(), "any byte anywhere gives a safe name");
   return done();
