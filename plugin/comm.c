@@ -12,6 +12,23 @@ static bool is_plain(char c) {
          c == '_' || c == '-';
 }
 
+static char plain(char c) { return is_plain(c) ? c : '_'; }
+
+void comm_clean(const char *raw, size_t len, char name[COMM_NAME_SIZE]) {
+  while (len > 0 && plain(raw[len - 1]) == '_')
+    len--;
+  size_t at = len < COMM_NAME_SIZE ? 0 : len - (COMM_NAME_SIZE - 1);
+  while (at < len && plain(raw[at]) == '_')
+    at++;
+
+  size_t used = 0;
+  while (at < len)
+    name[used++] = plain(raw[at++]);
+  name[used] = '\0';
+  if (used == 0)
+    strcpy(name, "unknown");
+}
+
 static bool is_one_of(char c, const char *set) {
   return c != '\0' && strchr(set, c) != NULL;
 }
@@ -36,18 +53,7 @@ void comm_name(const char comm[RECLAIM_COMM_SIZE], bool kthread, bool fold,
   size_t len = strnlen(comm, RECLAIM_COMM_SIZE);
   if (fold)
     len = kthread ? fold_kthread(comm, len) : fold_user_task(comm, len);
-
-  size_t used = 0;
-  for (size_t i = 0; i < len; i++) {
-    char c = is_plain(comm[i]) ? comm[i] : '_';
-    if (c != '_' || used > 0)
-      name[used++] = c;
-  }
-  while (used > 0 && name[used - 1] == '_')
-    used--;
-  name[used] = '\0';
-  if (used == 0)
-    strcpy(name, "unknown");
+  comm_clean(comm, len, name);
 }
 
 void comm_escape(const char *bytes, size_t max, char *text, size_t size) {

@@ -10,6 +10,12 @@
 
 #define COMM_NAME_SIZE 64 /* bytes of a name with its NUL, comm or cgroup */
 
+/* Writes the name that `len` raw bytes make, NULs included: every byte
+ * outside A-Za-z0-9_- becomes `_`, `_` at either end goes, and "unknown" is
+ * where nothing is left. Of more bytes than a name holds, the last count.
+ * Cannot fail; thread-safe. */
+void comm_clean(const char *raw, size_t len, char name[COMM_NAME_SIZE]);
+
 /* Writes the name of the task whose comm is `comm`: up to RECLAIM_COMM_SIZE
  * raw bytes, ended by the first NUL if there is one. With `fold`, the
  * variable part goes: of a kernel thread (`kthread`) all from the first `/`,

@@ -61,6 +61,24 @@ static const struct name_case cases[] = {
     {"a kernel thread without number", "kcompactd", KTHREAD, FOLD, "kcompactd"},
 };
 
+#define DIGITS_60 "123456789-123456789-123456789-123456789-123456789-123456789-"
+static const struct {
+  const char *behaviour;
+  const char *raw;
+  size_t len;
+  const char *name;
+} clean_cases[] = {
+    {"no bytes", "abc", 0, "unknown"},
+    {"bytes behind the length do not count", "abcdef", 3, "abc"},
+    {"a NUL is a byte like others", "a\0b", 3, "a_b"},
+    {"63 bytes stay", "abc" DIGITS_60, 63, "abc" DIGITS_60},
+    {"of 64 bytes the last 63 stay", "Xabc" DIGITS_60, 64, "abc" DIGITS_60},
+    {"a cut name begins with no underscore", "X..c" DIGITS_60, 64,
+     "c" DIGITS_60},
+    {"what goes at the end makes room", "abc" DIGITS_60 "...", 66,
+     "abc" DIGITS_60},
+};
+
 static void copy_comm(char comm[RECLAIM_COMM_SIZE], const char *text) {
   /* Bytes after the NUL are garbage on purpose. */
   memset(comm, 'Z', RECLAIM_COMM_SIZE);
@@ -127,6 +145,11 @@ int main(void) {
     char text[COMM_TEXT_SIZE];
     comm_escape(escapes[i].bytes, RECLAIM_COMM_SIZE, text, escapes[i].size);
     is_str(text, escapes[i].text, escapes[i].behaviour);
+  }
+  for (size_t i = 0; i < sizeof(clean_cases) / sizeof(*clean_cases); i++) {
+    char name[COMM_NAME_SIZE];
+    comm_clean(clean_cases[i].raw, clean_cases[i].len, name);
+    is_str(name, clean_cases[i].name, clean_cases[i].behaviour);
   }
   ok(all_bytes_are_safe(), "any byte anywhere gives a safe name");
   return done();
