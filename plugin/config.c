@@ -13,6 +13,7 @@ void config_init(struct config *config) {
       .max_tracked = 4096,
       .idle_intervals = 30,
       .new_names_per_hour = 20,
+      .events_per_interval = 10,
   };
 }
 
@@ -215,6 +216,18 @@ static int parse_percentile(struct config *config,
   return 0;
 }
 
+static int parse_event_threshold(struct config *config,
+                                 const oconfig_item_t *option) {
+  double seconds = has_one_value(option, OCONFIG_TYPE_NUMBER)
+                       ? option->values[0].value.number
+                       : NAN;
+  if (!(seconds >= 1e-6 && seconds <= 3600))
+    return report(option, "must be one number of seconds from 0.000001 to "
+                          "3600");
+  config->event_threshold_ns = (uint64_t)llround(seconds * 1e9);
+  return 0;
+}
+
 static int parse_btf(struct config *config, const oconfig_item_t *option) {
   if (!has_one_value(option, OCONFIG_TYPE_STRING) ||
       option->values[0].value.string[0] != '/')
@@ -254,12 +267,17 @@ static int parse_option(struct config *config, const oconfig_item_t *option) {
     return parse_histogram(config, option);
   if (strcasecmp(key, "Percentile") == 0)
     return parse_percentile(config, option);
+  if (strcasecmp(key, "EventThreshold") == 0)
+    return parse_event_threshold(config, option);
+  if (strcasecmp(key, "EventsPerInterval") == 0)
+    return parse_size(option, 1, 10000, &config->events_per_interval);
   if (strcasecmp(key, "BTF") == 0)
     return parse_btf(config, option);
-  return report(option, "unknown option; known are Kinds, GroupBy, Fold, Name, "
-                        "IgnoreSelected, MaxNames, MaxTracked, IdleIntervals, "
-                        "NewNamesPerHour, ReportFruitless, ReportMaximum, "
-                        "Histogram, Percentile, BTF");
+  return report(
+      option, "unknown option; known are Kinds, GroupBy, Fold, Name, "
+              "IgnoreSelected, MaxNames, MaxTracked, IdleIntervals, "
+              "NewNamesPerHour, ReportFruitless, ReportMaximum, "
+              "Histogram, Percentile, EventThreshold, EventsPerInterval, BTF");
 }
 
 int config_parse(struct config *config, const oconfig_item_t *block) {

@@ -7,6 +7,7 @@
 #include <regex.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "bpf/reclaim_shared.h"
 #include "plugin/collectd_api.h"
@@ -45,6 +46,8 @@ struct config {
   enum config_histogram histogram;
   struct config_percentile *percentiles;
   size_t percentiles_num;
+  uint64_t event_threshold_ns; /* 0: no notifications */
+  size_t events_per_interval;
   char *btf_file; /* NULL: the kernel's own */
 };
 

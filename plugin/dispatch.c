@@ -82,23 +82,29 @@ static void dispatch_series(const struct config *config,
     submit_histogram(series, now);
 }
 
-static void dispatch_health(struct ledger_health health, cdtime_t now) {
-  derive_t unattributed = health.newborn ? 0 : (derive_t)health.unattributed;
-  derive_t untimed = health.newborn ? 0 : (derive_t)health.untimed;
-  submit("", "total_events", "unattributed", (value_t){.derive = unattributed},
-         now);
-  submit("", "total_events", "untimed", (value_t){.derive = untimed}, now);
+static void submit_health(const struct ledger_health *health,
+                          const char *type_instance, uint64_t counter,
+                          cdtime_t now) {
+  value_t value = {.derive = health->newborn ? 0 : (derive_t)counter};
+  submit("", "total_events", type_instance, value, now);
+}
+
+static void dispatch_health(struct ledger_health health, uint64_t events_lost,
+                            cdtime_t now) {
+  submit_health(&health, "unattributed", health.unattributed, now);
+  submit_health(&health, "untimed", health.untimed, now);
+  submit_health(&health, "events_lost", events_lost, now);
   submit("", "count", "names", (value_t){.gauge = (gauge_t)health.names}, now);
   submit("", "count", "rows", (value_t){.gauge = (gauge_t)health.rows}, now);
 }
 
 void dispatch_ledger(const struct config *config, const struct ledger *ledger,
-                     cdtime_t now) {
+                     uint64_t events_lost, cdtime_t now) {
   size_t num;
   const struct ledger_series *const *series = ledger_series(ledger, &num);
   for (size_t i = 0; i < num; i++)
     dispatch_series(config, series[i], now);
-  dispatch_health(ledger_health(ledger), now);
+  dispatch_health(ledger_health(ledger), events_lost, now);
 }
 
 void dispatch_attached(enum reclaim_kind kind, bool attached, cdtime_t now) {

@@ -8,10 +8,10 @@
 #include "plugin/config.h"
 #include "plugin/ledger.h"
 
-/* Dispatches each series of the ledger's last interval, all with the time
- * `now`. */
+/* Dispatches each series of the ledger's last interval, and the plugin's
+ * health, all with the time `now`. `events_lost` counts from the start. */
 void dispatch_ledger(const struct config *config, const struct ledger *ledger,
-                     cdtime_t now);
+                     uint64_t events_lost, cdtime_t now);
 
 /* Dispatches whether `kind` is attached: gauge-attached_<kind>, 1 or 0. */
 void dispatch_attached(enum reclaim_kind kind, bool attached, cdtime_t now);

@@ -55,7 +55,7 @@ struct ledger_series {
 };
 
 struct ledger_health {
-  bool newborn;          /* as in ledger_series, for the two counters */
+  bool newborn;          /* as in ledger_series, for counters of health */
   uint64_t unattributed; /* stalls that found the table full, since start */
   uint64_t untimed;      /* stalls without a begin time, since start */
   size_t names;          /* (name, kind) pairs with a series */

@@ -7,6 +7,7 @@
 #include "dispatch.h"
 #include "keep.h"
 #include "ledger.h"
+#include "watch.h"
 
 static struct {
   struct config config;
@@ -15,6 +16,7 @@ static struct {
   struct ledger *ledger;
   struct keep *keep;
   struct ledger_row *rows;
+  struct watch *watch; /* NULL without EventThreshold */
   c_complain_t drain_complaint;
 } reclaim;
 
@@ -39,11 +41,13 @@ static bool selects(void *context, const char *name) {
 }
 
 static int reclaim_shutdown(void) {
+  watch_free(reclaim.watch); /* before what it watches */
   bpf_source_free(reclaim.source);
   ledger_free(reclaim.ledger);
   keep_free(reclaim.keep);
   free(reclaim.rows);
   config_fini(&reclaim.config);
+  reclaim.watch = NULL;
   reclaim.source = NULL;
   reclaim.ledger = NULL;
   reclaim.keep = NULL;
@@ -77,13 +81,19 @@ static int reclaim_init(void) {
       .kinds_named = reclaim.config.kinds_named,
       .group_by_process = reclaim.config.group_by_process,
       .max_tracked = reclaim.config.max_tracked,
+      .events = reclaim.config.event_threshold_ns > 0,
+      .event_min_ns = reclaim.config.event_threshold_ns,
       .btf_file = reclaim.config.btf_file,
   };
   memcpy(options.kinds, reclaim.config.kinds, sizeof(options.kinds));
   if (bpf_source_new(&options, log_to_collectd, &reclaim.source) != 0)
     return 0; /* gauge-attached_* goes on, and says so */
-  if (make_ledger(bpf_source_max_rows(&options)) != 0) {
-    P_ERROR("not started: out of memory");
+  int err = make_ledger(bpf_source_max_rows(&options));
+  if (err == 0 && options.events)
+    err = watch_new(reclaim.source, &reclaim.config,
+                    CDTIME_T_TO_NS(plugin_get_interval()), &reclaim.watch);
+  if (err != 0) {
+    P_ERROR("not started: %s", strerror(-err));
     reclaim_shutdown();
     return -1;
   }
@@ -135,7 +145,8 @@ static int reclaim_read(void) {
           kind, reclaim.source && bpf_source_is_attached(reclaim.source, kind),
           now);
   if (reclaim.source && err == 0) {
-    dispatch_ledger(&reclaim.config, reclaim.ledger, now);
+    dispatch_ledger(&reclaim.config, reclaim.ledger,
+                    bpf_source_events_lost(reclaim.source), now);
     dispatch_read_time(monotonic_ns() - begin_ns, now);
   }
   return err;

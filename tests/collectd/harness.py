@@ -153,7 +153,8 @@ class Staller:
         self.cgroup.remove()
 
 
-Stall = collections.namedtuple("Stall", "tid kind pages end duration")
+Stall = collections.namedtuple(
+    "Stall", "tid kind pages end duration order gfp_flags")
 
 
 class Trace:
@@ -193,11 +194,16 @@ class Trace:
                 tid, kind = int(event[1]), event[3].decode()
                 when = float(event[2])
                 if event[4] == b"begin":
-                    begins[tid, kind] = when
+                    asked = dict(field.split("=") for field in
+                                 event[5].decode().split())
+                    begins[tid, kind] = (when, int(asked["order"]),
+                                         asked["gfp_flags"])
                     continue
                 pages = int(re.search(rb"nr_reclaimed=(\d+)", event[5])[1])
-                begin = begins.pop((tid, kind), when)
-                stalls.append(Stall(tid, kind, pages, when, when - begin))
+                begin, order, gfp_flags = begins.pop((tid, kind),
+                                                     (when, None, None))
+                stalls.append(Stall(tid, kind, pages, when, when - begin,
+                                    order, gfp_flags))
         return stalls
 
     def remove(self):
@@ -207,9 +213,10 @@ class Trace:
 
 class Collectd:
     """collectd in the foreground, with the plugin, the csv writer and `load`
-    beside it, once each second."""
+    beside it, once each `interval` seconds. `more` is further configuration."""
 
-    def __init__(self, options="", prefix=(), plugin_block=True):
+    def __init__(self, options="", prefix=(), plugin_block=True, interval=1,
+                 more=""):
         self.folder = tempfile.mkdtemp(prefix="reclaim-collectd-")
         self.csv = f"{self.folder}/csv/{CSV_HOST}"
         self.prefix = list(prefix)
@@ -223,7 +230,7 @@ Hostname "{CSV_HOST}"
 BaseDir "{self.folder}"
 PIDFile "{self.folder}/pid"
 TypesDB "/usr/share/collectd/types.db"
-Interval 1
+Interval {interval}
 # The csv writer takes no lock: under load, two write threads that make one
 # file at the same time garble its first lines.
 WriteThreads 1
@@ -240,6 +247,7 @@ LoadPlugin csv
   StoreRates false
 </Plugin>
 LoadPlugin load
+{more}
 PluginDir "{os.path.abspath(BUILD)}/.libs"
 LoadPlugin reclaim
 {block}
@@ -323,6 +331,7 @@ def bpf_objects():
                                  capture_output=True, text=True).stdout
         found |= {(what, int(line[1])) for line in re.finditer(
             r"^(\d+): .* name "
-            r"(?:(?:direct|memcg|node)_(?:begin|end|words)|table_[01]|"
-            r"open_table|reclaim_\.|programs_are_)", listing, re.M)}
+            r"(?:(?:direct|memcg|node)_(?:begin|end|words|details)|table_[01]|"
+            r"open_table|events|stacks|reclaim_\.|programs_are_)", listing,
+            re.M)}
     return found

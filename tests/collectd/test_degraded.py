@@ -33,6 +33,8 @@ BAD_OPTIONS = [
     ("ReportMaximum 3", "must be true or false"),
     ("Histogram all", "must be one of none, total, names"),
     ("Percentile 100", "must be one number from 1 to 99.9"),
+    ("EventThreshold 0", "must be one number of seconds from 0.000001 to 3600"),
+    ("EventsPerInterval 0", "must be one whole number from 1 to 10000"),
     ('BTF "vmlinux"', "must be the absolute path of one BTF file"),
     ("ReportHost true", "unknown option"),
     ("MaxName 3", "unknown option"),

@@ -13,6 +13,11 @@ struct stub_value {
   cdtime_t time;
 };
 
+/* A notification: "severity time_in_s host|plugin|instance|type|instance|
+ * message", and a line " name=value" for each meta data. */
+extern char stub_notifications[65536];
+extern size_t stub_notifications_num;
+
 extern struct stub_value stub_values[STUB_MAX];
 extern size_t stub_values_num;
 extern char stub_log[65536]; /* a line each: severity, space, message */

@@ -76,7 +76,14 @@ static const struct option_case cases[] = {
     {"BTF", 1, {STRING("btf")}, "the absolute path of one BTF file"},
     {"BTF", 1, {NUMBER(1)}, "the absolute path of one BTF file"},
     {"ReportHost", 1, {BOOLEAN(1)}, "unknown option; known are Kinds, "},
-    {"EventThreshold", 1, {NUMBER(1)}, "unknown option"},
+    {"EventThreshold", 1, {NUMBER(0.000001)}, NULL},
+    {"EventThreshold", 1, {NUMBER(3600)}, NULL},
+    {"EventThreshold", 1, {NUMBER(0)}, "seconds from 0.000001 to 3600"},
+    {"EventThreshold", 1, {NUMBER(3601)}, "seconds from 0.000001 to 3600"},
+    {"EventThreshold", 1, {STRING("1s")}, "seconds from 0.000001 to 3600"},
+    {"EventsPerInterval", 1, {NUMBER(10000)}, NULL},
+    {"EventsPerInterval", 1, {NUMBER(0)}, "from 1 to 10000"},
+    {"EventsPerInterval", 1, {NUMBER(10001)}, "from 1 to 10000"},
     {"MaxName", 1, {NUMBER(1)}, "unknown option"},
 };
 
@@ -123,6 +130,8 @@ static void test_defaults(void) {
          config.histogram == CONFIG_HISTOGRAM_NONE &&
          config.percentiles_num == 0 && !config.btf_file,
      "nothing that costs series by default");
+  ok(config.event_threshold_ns == 0 && config.events_per_interval == 10,
+     "no events, or few");
   ok(config_selects(&config, "java"), "every name is selected");
   config_fini(&config);
 }
@@ -134,7 +143,8 @@ static void test_values_arrive(void) {
       STRING("node"),  STRING("process"), BOOLEAN(0), NUMBER(7),
       NUMBER(128),     NUMBER(9),         NUMBER(11), BOOLEAN(1),
       STRING("names"), NUMBER(99.9),      NUMBER(50), NUMBER(99.90),
-      STRING("/a"),    STRING("/b"),      BOOLEAN(1)};
+      STRING("/a"),    STRING("/b"),      BOOLEAN(1), NUMBER(0.25),
+      NUMBER(3)};
   const char *keys[] = {"Kinds",
                         "GroupBy",
                         "Fold",
@@ -149,11 +159,13 @@ static void test_values_arrive(void) {
                         "Percentile",
                         "BTF",
                         "BTF",
-                        "ReportMaximum"};
-  oconfig_item_t options[15];
-  for (int i = 0; i < 15; i++)
+                        "ReportMaximum",
+                        "EventThreshold",
+                        "EventsPerInterval"};
+  oconfig_item_t options[17];
+  for (int i = 0; i < 17; i++)
     options[i] = item(keys[i], &values[i]);
-  is_u64((uint64_t)parse(&config, options, 15), 0, "a full block is taken");
+  is_u64((uint64_t)parse(&config, options, 17), 0, "a full block is taken");
   ok(config.kinds[RECLAIM_NODE] && !config.kinds[RECLAIM_DIRECT] &&
          config.kinds_named,
      "Kinds replaces the default");
@@ -167,6 +179,8 @@ static void test_values_arrive(void) {
   is_u64(config.percentiles_num, 2, "a percentile given twice counts once");
   is_str(config.percentiles[0].suffix, "p99_9", "no dot in an identifier");
   is_str(config.percentiles[1].suffix, "p50", "a whole percentile");
+  ok(config.event_threshold_ns == 250000000 && config.events_per_interval == 3,
+     "EventThreshold in ns, EventsPerInterval");
   is_str(config.btf_file, "/b", "of two, the last holds");
   config_fini(&config);
 }

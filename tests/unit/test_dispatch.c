@@ -29,7 +29,7 @@ static void read_and_dispatch(const struct config *config,
   ledger_add_interval(ledger, interval.rows, interval.num, 1);
   interval.num = 0;
   stub_reset();
-  dispatch_ledger(config, ledger, NOW);
+  dispatch_ledger(config, ledger, 7, NOW);
 }
 
 static void is_derive(const char *identifier, derive_t wanted,
@@ -58,6 +58,7 @@ static void test_default_series(void) {
   is_derive("reclaim/total_events-direct_total", 0,
             "a total's first value is 0");
   is_derive("reclaim-java/total_events-direct", 0, "so is a newborn name's");
+  is_derive("reclaim/total_events-events_lost", 0, "so is that of health");
   is_gauge("reclaim/latency-direct_total_max", 0.003,
            "a gauge is what it is from the first");
 
@@ -78,9 +79,10 @@ static void test_default_series(void) {
   is_derive("reclaim-_other/total_events-direct", 0, "_other is newborn");
   is_derive("reclaim/total_events-unattributed", 0, "unattributed");
   is_derive("reclaim/total_events-untimed", 0, "untimed");
+  is_derive("reclaim/total_events-events_lost", 7, "events lost");
   is_gauge("reclaim/count-names", 1, "names with series");
   is_gauge("reclaim/count-rows", 2, "rows drained");
-  is_u64(stub_values_num, 5 + 3 + 3 + 4, "and nothing else by default");
+  is_u64(stub_values_num, 5 + 3 + 3 + 5, "and nothing else by default");
 
   bool one_time = true;
   for (size_t i = 0; i < stub_values_num; i++)
