@@ -7,7 +7,6 @@
  * FILE "once" is for the first object that loads a large program (libbpf tries
  * twice, for the verifier's log), FILE "direct" for each call that names a
  * tracepoint of kind direct. */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/bpf.h>
