@@ -33,49 +33,47 @@ static inline void print_log(enum log_level level, const char *message) {
   printf("# log %d: %s\n", level, message);
 }
 
-/* Finding what a source loaded */
+/* Finding what a source loaded: it has the descriptors in this process, where
+ * other sources on this machine do not get in the way. */
+
+static inline bool is_bpf(int fd, const char *what) {
+  char path[64], target[64] = "";
+  snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+  return readlink(path, target, sizeof(target) - 1) > 0 &&
+         strstr(target, what) != NULL;
+}
 
 static inline bool prog_has_name(int fd, const char *name) {
   struct bpf_prog_info info = {0};
   __u32 size = sizeof(info);
-  return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
+  return is_bpf(fd, "bpf-prog") &&
+         bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
          strcmp(info.name, name) == 0;
 }
 
 static inline bool map_has_name(int fd, const char *name) {
   struct bpf_map_info info = {0};
   __u32 size = sizeof(info);
-  return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
+  return is_bpf(fd, "bpf-map") &&
+         bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
          strcmp(info.name, name) == 0;
 }
 
-/* The newest of this name: another source may be on this machine. */
-static inline int find_newest(int (*next_id)(__u32, __u32 *),
-                              int (*open_id)(__u32),
-                              bool (*has_name)(int, const char *),
-                              const char *name) {
-  int newest = -1;
-  for (__u32 id = 0; next_id(id, &id) == 0;) {
-    int fd = open_id(id);
-    if (fd >= 0 && has_name(fd, name)) {
-      int older = newest;
-      newest = fd;
-      fd = older;
-    }
-    if (fd >= 0)
-      close(fd);
-  }
-  return newest;
+/* A descriptor that the caller closes, or -1. */
+static inline int find_own(bool (*has_name)(int, const char *),
+                           const char *name) {
+  for (int fd = 0; fd < 1024; fd++)
+    if (has_name(fd, name))
+      return dup(fd);
+  return -1;
 }
 
 static inline int find_program(const char *name) {
-  return find_newest(bpf_prog_get_next_id, bpf_prog_get_fd_by_id, prog_has_name,
-                     name);
+  return find_own(prog_has_name, name);
 }
 
 static inline int find_map(const char *name) {
-  return find_newest(bpf_map_get_next_id, bpf_map_get_fd_by_id, map_has_name,
-                     name);
+  return find_own(map_has_name, name);
 }
 
 static const struct bpf_source_options defaults = {
