@@ -169,14 +169,18 @@ static void find_out_preemption(struct bpf_source *source,
         bpf_program__unload(find_program(source, kind, part));
 }
 
+static const char *who_of(const struct bpf_source_options *options) {
+  return options->who ? options->who : "collectd";
+}
+
 static void explain_failure(const struct bpf_source_options *options, int err,
                             log_fn log) {
   if (err == -EPERM || err == -EACCES) {
     log_printf(log, RECLAIM_LOG_ERROR,
-               "cannot load BPF programs: %s; collectd needs CAP_BPF and "
+               "cannot load BPF programs: %s; %s needs CAP_BPF and "
                "CAP_PERFMON, before Linux 5.11 also LimitMEMLOCK=infinity, and "
                "the leave of a security module; see README, Capabilities",
-               strerror(-err));
+               strerror(-err), who_of(options));
     return;
   }
   if (err == -ENOMEM) {
@@ -369,8 +373,9 @@ size_t bpf_source_stack(const struct bpf_source *source, int32_t stack_id,
 /* Attaching */
 
 static struct bpf_link *attach(struct bpf_source *source,
+                               const struct bpf_source_options *options,
                                enum reclaim_kind kind, size_t part,
-                               enum log_level missing_level, log_fn log) {
+                               log_fn log) {
   char tracepoint[64];
   snprintf(tracepoint, sizeof(tracepoint), "mm_vmscan_%s_reclaim_%s",
            kind_name(kind), parts[part].edge);
@@ -379,15 +384,16 @@ static struct bpf_link *attach(struct bpf_source *source,
   if (link)
     return link;
   if (errno == ENOENT)
-    log_printf(log, missing_level,
+    log_printf(log,
+               options->kinds_named ? RECLAIM_LOG_WARNING : RECLAIM_LOG_INFO,
                "this kernel has no tracepoint vmscan:%s: stalls of kind %s are "
                "not counted",
                tracepoint, kind_name(kind));
   else
     log_printf(log, RECLAIM_LOG_ERROR,
-               "cannot attach vmscan:%s: %s; collectd needs CAP_BPF and "
+               "cannot attach vmscan:%s: %s; %s needs CAP_BPF and "
                "CAP_PERFMON; see README, Capabilities",
-               tracepoint, strerror(errno));
+               tracepoint, strerror(errno), who_of(options));
   return NULL;
 }
 
@@ -398,12 +404,13 @@ static void detach_kind(struct bpf_source *source, enum reclaim_kind kind) {
   }
 }
 
-static void attach_kind(struct bpf_source *source, enum reclaim_kind kind,
-                        enum log_level missing_level, log_fn log) {
+static void attach_kind(struct bpf_source *source,
+                        const struct bpf_source_options *options,
+                        enum reclaim_kind kind, log_fn log) {
   for (size_t part = 0; part < PARTS; part++) {
     if (!is_needed(source, part))
       continue;
-    source->links[kind][part] = attach(source, kind, part, missing_level, log);
+    source->links[kind][part] = attach(source, options, kind, part, log);
     if (!source->links[kind][part]) {
       detach_kind(source, kind);
       return;
@@ -475,9 +482,7 @@ static int source_init(struct bpf_source *source,
   find_out_preemption(source, options);
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     if (options->kinds[kind])
-      attach_kind(source, kind,
-                  options->kinds_named ? RECLAIM_LOG_WARNING : RECLAIM_LOG_INFO,
-                  log);
+      attach_kind(source, options, kind, log);
   tell_summary(source, options, log);
   return 0;
 }

@@ -22,6 +22,7 @@ struct bpf_source_options {
   uint64_t event_min_ns;     /* only those at least so long */
   bool event_stacks;         /* with their kernel stacks */
   const char *btf_file;      /* NULL: the running kernel's own */
+  const char *who;           /* needs privileges, in messages; NULL: collectd */
 };
 
 struct bpf_source;
