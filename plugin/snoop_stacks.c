@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm.h"
+#include "snoop_print.h"
+#include "snoop_stacks.h"
+
+#define COMMS_TOP 8 /* of a stack are printed */
+
+/* Gathering */
+
+static int compare_key(const struct snoop_stack_row *row, int32_t id,
+                       const char comm[RECLAIM_COMM_SIZE]) {
+  if (row->id != id)
+    return row->id < id ? -1 : 1;
+  return memcmp(row->comm, comm, sizeof(row->comm));
+}
+
+/* The first row that is not below the key. */
+static size_t find_place(const struct snoop_stacks *stacks, int32_t id,
+                         const char comm[RECLAIM_COMM_SIZE]) {
+  size_t low = 0, high = stacks->num;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (compare_key(&stacks->rows[middle], id, comm) < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static int insert_row(struct snoop_stacks *stacks, size_t at, int32_t id,
+                      const char comm[RECLAIM_COMM_SIZE]) {
+  if (stacks->num == stacks->room) {
+    size_t room = stacks->room ? 2 * stacks->room : 64;
+    struct snoop_stack_row *rows =
+        realloc(stacks->rows, room * sizeof(*stacks->rows));
+    if (!rows)
+      return -ENOMEM;
+    stacks->rows = rows;
+    stacks->room = room;
+  }
+  memmove(stacks->rows + at + 1, stacks->rows + at,
+          (stacks->num - at) * sizeof(*stacks->rows));
+  stacks->num++;
+  stacks->rows[at] = (struct snoop_stack_row){.id = id};
+  memcpy(stacks->rows[at].comm, comm, RECLAIM_COMM_SIZE);
+  return 0;
+}
+
+int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
+                     const char comm[RECLAIM_COMM_SIZE], uint64_t stall_ns) {
+  size_t at = find_place(stacks, id, comm);
+  if (at == stacks->num || compare_key(&stacks->rows[at], id, comm) != 0) {
+    int err = insert_row(stacks, at, id, comm);
+    if (err != 0)
+      return err;
+  }
+  stacks->rows[at].stalls++;
+  if (stall_ns != RECLAIM_UNTIMED)
+    stacks->rows[at].time_ns += stall_ns;
+  return 0;
+}
+
+void snoop_stacks_clear(struct snoop_stacks *stacks) {
+  free(stacks->rows);
+  *stacks = (struct snoop_stacks){0};
+}
+
+/* Names */
+
+/* What lies between the function with the tracepoint and the program's helper,
+ * and says nothing about the stall. */
+static bool is_machinery(const char *name) {
+  static const char *const prefixes[] = {
+      "bpf_get_stackid", "bpf_prog_",    "bpf_trace_run",  "__bpf_trace_",
+      "__traceiter_",    "__probestub_", "trace_call_bpf", "bpf_dispatcher_"};
+  for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++)
+    if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+      return true;
+  return false;
+}
+
+char *snoop_stacks_name(const struct kallsyms *syms, const uint64_t *addresses,
+                        size_t depth) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *out = open_memstream(&text, &size);
+  if (!out)
+    return NULL;
+  bool leading = true;
+  for (size_t i = 0; i < depth; i++) {
+    const char *name = kallsyms_find(syms, addresses[i]);
+    leading = leading && name && is_machinery(name);
+    if (leading)
+      continue;
+    if (name)
+      fprintf(out, "%s\n", name);
+    else
+      fprintf(out, "0x%" PRIx64 "\n", addresses[i]);
+  }
+  if (fclose(out) == 0)
+    return text;
+  free(text);
+  return NULL;
+}
+
+/* Reporting */
+
+/* A row, or the sum of several, under the names of its stack. */
+struct named {
+  const char *names;
+  char comm[RECLAIM_COMM_SIZE];
+  uint64_t stalls;
+  uint64_t time_ns;
+};
+
+/* A stack and the rows that it came from. */
+struct stack {
+  const struct named *rows; /* most stalls first */
+  size_t rows_num;
+  uint64_t stalls;
+  uint64_t time_ns;
+};
+
+static int compare_names(const void *left, const void *right) {
+  const struct named *a = left, *b = right;
+  int order = strcmp(a->names, b->names);
+  return order != 0 ? order : memcmp(a->comm, b->comm, sizeof(a->comm));
+}
+
+static int compare_stalls(const void *left, const void *right) {
+  const struct named *a = left, *b = right;
+  if (a->stalls != b->stalls)
+    return a->stalls < b->stalls ? 1 : -1;
+  return memcmp(a->comm, b->comm, sizeof(a->comm));
+}
+
+static int compare_times(const void *left, const void *right) {
+  const struct stack *a = left, *b = right;
+  if (a->time_ns != b->time_ns)
+    return a->time_ns < b->time_ns ? 1 : -1;
+  return strcmp(a->rows->names, b->rows->names);
+}
+
+/* Sorted by names and comm, equal ones added up. Returns how many are left. */
+static size_t unite_named(struct named *rows, size_t num) {
+  qsort(rows, num, sizeof(*rows), compare_names);
+  size_t used = 0;
+  for (size_t i = 0; i < num; i++) {
+    if (used > 0 && compare_names(&rows[used - 1], &rows[i]) == 0) {
+      rows[used - 1].stalls += rows[i].stalls;
+      rows[used - 1].time_ns += rows[i].time_ns;
+    } else {
+      rows[used++] = rows[i];
+    }
+  }
+  return used;
+}
+
+/* Returns the number of stacks. */
+static size_t gather_stacks(struct named *rows, size_t rows_num,
+                            struct stack *stacks) {
+  size_t num = 0;
+  for (size_t i = 0, next; i < rows_num; i = next) {
+    struct stack *stack = &stacks[num++];
+    *stack = (struct stack){.rows = &rows[i]};
+    for (next = i;
+         next < rows_num && strcmp(rows[next].names, rows[i].names) == 0;
+         next++) {
+      stack->rows_num++;
+      stack->stalls += rows[next].stalls;
+      stack->time_ns += rows[next].time_ns;
+    }
+    qsort(&rows[i], stack->rows_num, sizeof(*rows), compare_stalls);
+  }
+  qsort(stacks, num, sizeof(*stacks), compare_times);
+  return num;
+}
+
+static void print_text(FILE *out, const struct stack *stack) {
+  fprintf(out, "%.1f ms in %" PRIu64 " stalls:", (double)stack->time_ns / 1e6,
+          stack->stalls);
+  for (size_t i = 0; i < stack->rows_num && i < COMMS_TOP; i++) {
+    char comm[COMM_TEXT_SIZE];
+    comm_escape(stack->rows[i].comm, RECLAIM_COMM_SIZE, comm, sizeof(comm));
+    fprintf(out, "%s %s %" PRIu64, i > 0 ? "," : "", comm,
+            stack->rows[i].stalls);
+  }
+  if (stack->rows_num > COMMS_TOP)
+    fprintf(out, ", and %zu more", stack->rows_num - COMMS_TOP);
+  fputc('\n', out);
+  for (const char *name = stack->rows->names; *name != '\0';) {
+    size_t len = strcspn(name, "\n");
+    fprintf(out, "    %.*s\n", (int)len, name);
+    name += len + 1;
+  }
+  fputc('\n', out);
+}
+
+static void print_json(FILE *out, const struct stack *stack) {
+  fprintf(out, "{\"stalls\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"comms\":[",
+          stack->stalls, stack->time_ns);
+  for (size_t i = 0; i < stack->rows_num; i++) {
+    char comm[COMM_TEXT_SIZE];
+    comm_escape(stack->rows[i].comm, RECLAIM_COMM_SIZE, comm, sizeof(comm));
+    fprintf(out, "%s{\"comm\":", i > 0 ? "," : "");
+    snoop_print_json_string(out, comm);
+    fprintf(out, ",\"stalls\":%" PRIu64 ",\"time_ns\":%" PRIu64 "}",
+            stack->rows[i].stalls, stack->rows[i].time_ns);
+  }
+  fputs("],\"frames\":[", out);
+  for (const char *name = stack->rows->names; *name != '\0';) {
+    size_t len = strcspn(name, "\n");
+    fprintf(out, "%s\"%.*s\"", name > stack->rows->names ? "," : "", (int)len,
+            name);
+    name += len + 1;
+  }
+  fputs("]}\n", out);
+}
+
+/* Names each stack once. Returns false without memory. */
+static bool name_rows(const struct snoop_stacks *stacks, struct named *rows,
+                      char **names, size_t *names_num,
+                      snoop_stacks_name_fn name, void *context) {
+  for (size_t i = 0; i < stacks->num; i++) {
+    const struct snoop_stack_row *row = &stacks->rows[i];
+    if (i == 0 || row->id != stacks->rows[i - 1].id) {
+      names[*names_num] = name(context, row->id);
+      if (!names[*names_num])
+        return false;
+      ++*names_num;
+    }
+    rows[i] = (struct named){.names = names[*names_num - 1],
+                             .stalls = row->stalls,
+                             .time_ns = row->time_ns};
+    memcpy(rows[i].comm, row->comm, sizeof(rows[i].comm));
+  }
+  return true;
+}
+
+int snoop_stacks_print(FILE *out, bool json, const struct snoop_stacks *stacks,
+                       snoop_stacks_name_fn name, void *context) {
+  size_t names_num = 0;
+  struct named *rows = calloc(stacks->num + 1, sizeof(*rows));
+  char **names = calloc(stacks->num + 1, sizeof(*names));
+  struct stack *sums = calloc(stacks->num + 1, sizeof(*sums));
+  int err = -ENOMEM;
+  if (rows && names && sums &&
+      name_rows(stacks, rows, names, &names_num, name, context)) {
+    size_t rows_num = unite_named(rows, stacks->num);
+    size_t num = gather_stacks(rows, rows_num, sums);
+    for (size_t i = 0; i < num && i < SNOOP_STACKS_TOP; i++)
+      (json ? print_json : print_text)(out, &sums[i]);
+    err = 0;
+  }
+  for (size_t i = 0; i < names_num; i++)
+    free(names[i]);
+  free(names);
+  free(rows);
+  free(sums);
+  return err;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* Stall time by kernel stack. */
+#ifndef RECLAIM_SNOOP_STACKS_H
+#define RECLAIM_SNOOP_STACKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "bpf/reclaim_shared.h"
+#include "plugin/kallsyms.h"
+
+#define SNOOP_STACKS_TOP 10 /* are printed */
+
+/* All zero is an empty one. */
+struct snoop_stacks {
+  struct snoop_stack_row {
+    int32_t id;
+    char comm[RECLAIM_COMM_SIZE]; /* raw */
+    uint64_t stalls;
+    uint64_t time_ns;
+  } * rows; /* sorted by id and comm */
+  size_t num, room;
+};
+
+/* Adds a stall, whose time may be RECLAIM_UNTIMED. Returns 0 or -ENOMEM. */
+int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
+                     const char comm[RECLAIM_COMM_SIZE], uint64_t stall_ns);
+
+/* The functions of a stack, innermost first, each with a newline behind it: by
+ * name without the leading ones of BPF and tracepoints, or as addresses where
+ * `syms` (or NULL) has no name. From malloc; NULL without memory. */
+char *snoop_stacks_name(const struct kallsyms *syms, const uint64_t *addresses,
+                        size_t depth);
+
+/* Names the stack `id` as above. */
+typedef char *(*snoop_stacks_name_fn)(void *context, int32_t id);
+
+/* Prints the stacks with the most stall time, those of equal names as one, with
+ * the comms that had them. Returns 0 or -ENOMEM. */
+int snoop_stacks_print(FILE *out, bool json, const struct snoop_stacks *stacks,
+                       snoop_stacks_name_fn name, void *context);
+
+/* Forgets and frees all. */
+void snoop_stacks_clear(struct snoop_stacks *stacks);
+
+#endif
