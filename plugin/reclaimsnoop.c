@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bpf_check.h"
 #include "bpf_source.h"
 #include "comm.h"
 #include "kallsyms.h"
@@ -318,6 +319,9 @@ int main(int argc, char **argv) {
   case SNOOP_GO_ON:
     break;
   }
+  if (snoop.options.check)
+    return bpf_check_print(stdout, &snoop.options.source) ? EXIT_SUCCESS
+                                                          : EXIT_FAILURE;
   setvbuf(stdout, output, _IOFBF, sizeof(output));
   set_format(&snoop);
   int err = run(&snoop);

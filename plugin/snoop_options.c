@@ -11,7 +11,8 @@
 static const char usage[] =
     "usage: reclaimsnoop [-k KIND] [-p PID] [-n NAME] [-m MIN_MS] [-d "
     "SECONDS]\n"
-    "                    [-i SECONDS | -S [-i SECONDS]] [-P] [-T] [-j]\n";
+    "                    [-i SECONDS | -S [-i SECONDS]] [-P] [-T] [-j]\n"
+    "       reclaimsnoop -c\n";
 
 static const char help[] =
     "Prints each stall of a task that waits for memory to be reclaimed.\n"
@@ -37,6 +38,7 @@ static const char help[] =
     "  -j, --json              JSON, an object a line\n"
     "  -d, --duration=SECONDS  end after SECONDS; else SIGINT (Ctrl-C) ends\n"
     "and:\n"
+    "  -c, --check             check what works on this machine, and why not\n"
     "      --btf=FILE          the kernel's types, where it has none of its "
     "own\n"
     "  -h, --help              this text\n"
@@ -58,6 +60,7 @@ static const struct option long_options[] = {
     {"timestamp", no_argument, NULL, 'T'},
     {"json", no_argument, NULL, 'j'},
     {"duration", required_argument, NULL, 'd'},
+    {"check", no_argument, NULL, 'c'},
     {"btf", required_argument, NULL, OPTION_BTF},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -145,6 +148,8 @@ static bool take_option(struct snoop_options *options, int option) {
     return options->timestamps = true;
   case 'j':
     return options->json = true;
+  case 'c':
+    return options->check = true;
   case OPTION_BTF:
     options->source.btf_file = optarg;
     return true;
@@ -168,7 +173,7 @@ enum snoop_next snoop_options_parse(struct snoop_options *options, int argc,
     options->source.kinds[kind] = true;
 
   int option;
-  while ((option = getopt_long(argc, argv, "k:p:n:m:i:SPTjd:h", long_options,
+  while ((option = getopt_long(argc, argv, "k:p:n:m:i:SPTjd:ch", long_options,
                                NULL)) != -1) {
     if (option == 'h') {
       printf("%s\n%s", usage, help);

@@ -15,6 +15,7 @@ struct snoop_options {
   const char *name; /* shown are only comms that contain it; NULL: all */
   bool timestamps;
   bool json;
+  bool check;           /* this machine, and nothing else */
   uint64_t duration_ns; /* 0: until a signal */
   uint64_t interval_ns; /* 0: only at the end */
 };
