@@ -331,7 +331,8 @@ static void print_rest(FILE *out, const struct snoop_totals *totals,
 
 void snoop_print_totals(FILE *out, enum snoop_mode mode,
                         const struct snoop_totals *totals, bool by_length) {
-  print_share(out, "", totals->counted, "stalls");
+  print_share(out, "", totals->counted,
+              totals->counted == 1 ? "stall" : "stalls");
   uint64_t selected = totals->taken - totals->unselected;
   if (mode == SNOOP_LINES)
     print_share(out, ": ", selected, "printed");

@@ -54,8 +54,11 @@ static int insert_row(struct snoop_stacks *stacks, size_t at, int32_t id,
 
 int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
                      const char comm[RECLAIM_COMM_SIZE], uint64_t stall_ns) {
+  static const char others[RECLAIM_COMM_SIZE];
   size_t at = find_place(stacks, id, comm);
   if (at == stacks->num || compare_key(&stacks->rows[at], id, comm) != 0) {
+    if (stacks->num >= SNOOP_STACKS_ROWS_MAX && comm[0] != '\0')
+      return snoop_stacks_add(stacks, id, others, stall_ns);
     int err = insert_row(stacks, at, id, comm);
     if (err != 0)
       return err;
@@ -183,13 +186,13 @@ static size_t gather_stacks(struct named *rows, size_t rows_num,
 }
 
 static void print_text(FILE *out, const struct stack *stack) {
-  fprintf(out, "%.1f ms in %" PRIu64 " stalls:", (double)stack->time_ns / 1e6,
-          stack->stalls);
+  fprintf(out, "%.1f ms in %" PRIu64 " stall%s:", (double)stack->time_ns / 1e6,
+          stack->stalls, stack->stalls == 1 ? "" : "s");
   for (size_t i = 0; i < stack->rows_num && i < COMMS_TOP; i++) {
     char comm[COMM_TEXT_SIZE];
     comm_escape(stack->rows[i].comm, RECLAIM_COMM_SIZE, comm, sizeof(comm));
-    fprintf(out, "%s %s %" PRIu64, i > 0 ? "," : "", comm,
-            stack->rows[i].stalls);
+    fprintf(out, "%s %s %" PRIu64, i > 0 ? "," : "",
+            comm[0] != '\0' ? comm : "(others)", stack->rows[i].stalls);
   }
   if (stack->rows_num > COMMS_TOP)
     fprintf(out, ", and %zu more", stack->rows_num - COMMS_TOP);

@@ -13,6 +13,9 @@
 
 #define SNOOP_STACKS_TOP 10 /* are printed */
 
+/* Programs that rename themselves all the time shall not fill memory. */
+#define SNOOP_STACKS_ROWS_MAX 65536
+
 /* All zero is an empty one. */
 struct snoop_stacks {
   struct snoop_stack_row {
@@ -24,7 +27,9 @@ struct snoop_stacks {
   size_t num, room;
 };
 
-/* Adds a stall, whose time may be RECLAIM_UNTIMED. Returns 0 or -ENOMEM. */
+/* Adds a stall, whose time may be RECLAIM_UNTIMED. Where there are
+ * SNOOP_STACKS_ROWS_MAX rows, new comms are added up under the empty one.
+ * Returns 0 or -ENOMEM. */
 int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
                      const char comm[RECLAIM_COMM_SIZE], uint64_t stall_ns);
 
