@@ -11,7 +11,7 @@
 
 #include "bpf_check.h"
 #include "bpf_source.h"
-#include "comm.h"
+#include "cgroup.h"
 #include "kallsyms.h"
 #include "snoop_options.h"
 #include "snoop_print.h"
@@ -29,6 +29,7 @@ struct snoop {
   struct snoop_format format;
   struct gfp_names gfp;
   struct bpf_source *source;
+  struct cgroup_paths *cgroups;     /* for JSON */
   struct snoop_sum interval, whole; /* what the kernel counted */
   struct snoop_stacks stacks;       /* of the interval */
   struct kallsyms *syms;
@@ -113,7 +114,10 @@ static void take_stall(void *context, const struct reclaim_event *event) {
   else if (snoop->options.mode == SNOOP_STACKS)
     add_stack(snoop, event);
   else
-    snoop_print_stall(stdout, &snoop->format, event, NULL);
+    snoop_print_stall(stdout, &snoop->format, event,
+                      snoop->format.json
+                          ? cgroup_paths_find(snoop->cgroups, event->cgroup_id)
+                          : NULL);
 }
 
 /* Returns how many there were. */
@@ -283,6 +287,15 @@ static void set_format(struct snoop *snoop) {
   look_around(snoop);
 }
 
+/* Only lines of JSON have paths of cgroups. */
+static void open_cgroups(struct snoop *snoop) {
+  if (snoop->options.mode != SNOOP_LINES || !snoop->format.json)
+    return;
+  snoop->cgroups = cgroup_paths_new(NULL);
+  if (!snoop->cgroups)
+    fail(snoop, -ENOMEM, "find cgroups");
+}
+
 static bool has_kind(const struct snoop *snoop) {
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     if (bpf_source_is_attached(snoop->source, kind))
@@ -324,8 +337,10 @@ int main(int argc, char **argv) {
                                                           : EXIT_FAILURE;
   setvbuf(stdout, output, _IOFBF, sizeof(output));
   set_format(&snoop);
-  int err = run(&snoop);
+  open_cgroups(&snoop);
+  int err = snoop.err != 0 ? snoop.err : run(&snoop);
   bpf_source_free(snoop.source);
+  cgroup_paths_free(snoop.cgroups);
   snoop_sum_clear(&snoop.whole);
   return err == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
