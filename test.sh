@@ -153,7 +153,7 @@ tap tests/vm/run --build build-werror
 if [ $long = yes ]; then
   section "repeated"
   for _ in 1 2 3 4 5; do
-    automake build-werror TESTS='$(BPF_TESTS) $(COLLECTD_TESTS)'
+    automake build-werror TESTS='$(BPF_TESTS) $(COLLECTD_TESTS) $(SNOOP_TESTS)'
   done
 fi
 

@@ -64,15 +64,14 @@ static void fail(struct snoop *snoop, int err, const char *what) {
   snoop->err = err;
 }
 
-/* A reader that has seen enough is no failure. */
+/* A reader that has seen enough is no failure: no word, no report. */
 static void flush_output(struct snoop *snoop) {
-  if (fflush(stdout) == 0)
+  if (fflush(stdout) == 0 && !ferror(stdout))
     return;
   if (errno == EPIPE)
-    stopping = true;
+    snoop->err = -EPIPE;
   else
     fail(snoop, -errno, "write");
-  snoop->err = snoop->err != 0 ? snoop->err : -EPIPE;
 }
 
 /* The terminal may have been resized and the clock set. */
@@ -236,12 +235,12 @@ static uint64_t earlier(uint64_t left, uint64_t right) {
 }
 
 /* Returns early when a signal comes, or when the reader of a pipe goes. */
-static void wait_until(uint64_t until_ns) {
+static void wait_until(struct snoop *snoop, uint64_t until_ns) {
   uint64_t now = now_ns();
   struct pollfd output = {.fd = STDOUT_FILENO};
   int wait_ms = until_ns > now ? (int)((until_ns - now + 999999) / 1000000) : 0;
   if (poll(&output, 1, wait_ms) == 1 && output.revents & POLLERR)
-    stopping = true;
+    snoop->err = -EPIPE;
 }
 
 static void watch(struct snoop *snoop) {
@@ -260,7 +259,8 @@ static void watch(struct snoop *snoop) {
       tick_ns += interval_ns * ((now - tick_ns) / interval_ns + 1);
     }
     if (taken < BUSY_BATCH)
-      wait_until(earlier(now + COLLECT_MS * 1000000, earlier(tick_ns, end_ns)));
+      wait_until(snoop,
+                 earlier(now + COLLECT_MS * 1000000, earlier(tick_ns, end_ns)));
   }
 }
 

@@ -13,12 +13,12 @@ need_root() {
 # Debian, Ubuntu
 apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
   libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
-apt_test="python3 clang-format"
+apt_test="python3 clang-format jq"
 # Fedora and its kin; collectd's headers are in no package of theirs
 dnf_build="autoconf automake libtool make gcc pkgconf-pkg-config clang bpftool
   libbpf-devel elfutils-libelf-devel zlib-devel collectd util-linux
   dnf-plugins-core cpio tar bzip2 xz flex bison findutils"
-dnf_test="python3 clang-tools-extra"
+dnf_test="python3 clang-tools-extra jq"
 
 apt_missing() {
   for package; do
