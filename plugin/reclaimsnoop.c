@@ -151,7 +151,7 @@ static void print_table(struct snoop *snoop, struct snoop_sum *sum) {
                     : !is_selected(snoop, row->comm))
       continue;
     if (!begun) {
-      fputc('\n', stdout);
+      snoop_print_report_time(stdout, &snoop->format, now);
       snoop_print_row_header(stdout);
       begun = true;
     }
@@ -169,7 +169,7 @@ static char *name_stack(void *context, int32_t id) {
 /* Functions come and go with modules: they are read anew for each report. */
 static void print_stacks(struct snoop *snoop) {
   kallsyms_read(&snoop->syms); /* without, there are addresses */
-  int err = snoop_stacks_print(stdout, snoop->format.json, &snoop->stacks,
+  int err = snoop_stacks_print(stdout, &snoop->format, now_ns(), &snoop->stacks,
                                name_stack, snoop);
   if (err != 0)
     fail(snoop, err, "print stacks");

@@ -256,6 +256,14 @@ static void append_histogram(struct line *line,
                : shades[buckets[i] * (sizeof(shades) - 2) / fullest]);
 }
 
+void snoop_print_report_time(FILE *out, const struct snoop_format *format,
+                             uint64_t ns) {
+  struct line line = {.used = 0};
+  if (format->timestamps)
+    append_time(&line, format, ns);
+  finish(out, &plain, &line, NULL);
+}
+
 void snoop_print_row_header(FILE *out) {
   struct line line = {.used = 0};
   append(&line, "%-15s %-8s %7s %9s %7s %6s %7s ", "NAME", "KIND", "STALLS",

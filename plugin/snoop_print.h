@@ -50,6 +50,10 @@ void snoop_print_stall_header(FILE *out, const struct snoop_format *format);
 void snoop_print_stall(FILE *out, const struct snoop_format *format,
                        const struct reclaim_event *event, const char *cgroup);
 
+/* The line above a report: empty, or its time where timestamps are on. */
+void snoop_print_report_time(FILE *out, const struct snoop_format *format,
+                             uint64_t ns);
+
 /* The line above the rows of a table. */
 void snoop_print_row_header(FILE *out);
 

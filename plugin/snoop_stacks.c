@@ -205,8 +205,11 @@ static void print_text(FILE *out, const struct stack *stack) {
   fputc('\n', out);
 }
 
-static void print_json(FILE *out, const struct stack *stack) {
-  fprintf(out, "{\"stalls\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"comms\":[",
+static void print_json(FILE *out, const struct snoop_format *format,
+                       uint64_t now_ns, const struct stack *stack) {
+  fputs("{\"time\":", out);
+  snoop_print_json_time(out, format, now_ns);
+  fprintf(out, ",\"stalls\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"comms\":[",
           stack->stalls, stack->time_ns);
   for (size_t i = 0; i < stack->rows_num; i++) {
     char comm[COMM_TEXT_SIZE];
@@ -246,7 +249,20 @@ static bool name_rows(const struct snoop_stacks *stacks, struct named *rows,
   return true;
 }
 
-int snoop_stacks_print(FILE *out, bool json, const struct snoop_stacks *stacks,
+static void print_stacks(FILE *out, const struct snoop_format *format,
+                         uint64_t now_ns, const struct stack *stacks,
+                         size_t num) {
+  if (num > 0 && !format->json && format->timestamps)
+    snoop_print_report_time(out, format, now_ns);
+  for (size_t i = 0; i < num && i < SNOOP_STACKS_TOP; i++)
+    if (format->json)
+      print_json(out, format, now_ns, &stacks[i]);
+    else
+      print_text(out, &stacks[i]);
+}
+
+int snoop_stacks_print(FILE *out, const struct snoop_format *format,
+                       uint64_t now_ns, const struct snoop_stacks *stacks,
                        snoop_stacks_name_fn name, void *context) {
   size_t names_num = 0;
   struct named *rows = calloc(stacks->num + 1, sizeof(*rows));
@@ -257,8 +273,7 @@ int snoop_stacks_print(FILE *out, bool json, const struct snoop_stacks *stacks,
       name_rows(stacks, rows, names, &names_num, name, context)) {
     size_t rows_num = unite_named(rows, stacks->num);
     size_t num = gather_stacks(rows, rows_num, sums);
-    for (size_t i = 0; i < num && i < SNOOP_STACKS_TOP; i++)
-      (json ? print_json : print_text)(out, &sums[i]);
+    print_stacks(out, format, now_ns, sums, num);
     err = 0;
   }
   for (size_t i = 0; i < names_num; i++)

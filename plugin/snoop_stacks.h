@@ -3,13 +3,13 @@
 #ifndef RECLAIM_SNOOP_STACKS_H
 #define RECLAIM_SNOOP_STACKS_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
 #include "bpf/reclaim_shared.h"
 #include "plugin/kallsyms.h"
+#include "plugin/snoop_print.h"
 
 #define SNOOP_STACKS_TOP 10 /* are printed */
 
@@ -43,8 +43,10 @@ char *snoop_stacks_name(const struct kallsyms *syms, const uint64_t *addresses,
 typedef char *(*snoop_stacks_name_fn)(void *context, int32_t id);
 
 /* Prints the stacks with the most stall time, those of equal names as one, with
- * the comms that had them. Returns 0 or -ENOMEM. */
-int snoop_stacks_print(FILE *out, bool json, const struct snoop_stacks *stacks,
+ * the comms that had them; `now_ns` of CLOCK_MONOTONIC is the report's time.
+ * Returns 0, or -ENOMEM and prints nothing. */
+int snoop_stacks_print(FILE *out, const struct snoop_format *format,
+                       uint64_t now_ns, const struct snoop_stacks *stacks,
                        snoop_stacks_name_fn name, void *context);
 
 /* Forgets and frees all. */

@@ -213,6 +213,15 @@ static const char *print_row(const struct snoop_row *printed, bool json) {
   return stream_end();
 }
 
+static void test_report_time(void) {
+  struct snoop_format format = format_of(&plain);
+  snoop_print_report_time(stream_begin(), &format, 1234567890);
+  is_str(stream_end(), "\n", "a report has an empty line above");
+  format.timestamps = true;
+  snoop_print_report_time(stream_begin(), &format, 1234567890);
+  is_str(stream_end(), "00:00:00.734\n", "or the time");
+}
+
 static void test_row(void) {
   snoop_print_row_header(stream_begin());
   is_str(
@@ -312,6 +321,7 @@ int main(void) {
   test_great_numbers();
   test_terminal();
   test_json();
+  test_report_time();
   test_row();
   test_row_object();
   test_totals();

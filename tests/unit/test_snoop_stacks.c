@@ -68,7 +68,9 @@ static char *no_memory(void *context, int32_t id) {
 }
 
 static const char *report(const struct snoop_stacks *stacks, bool json) {
-  snoop_stacks_print(stream_begin(), json, stacks, name_by_id, NULL);
+  const struct snoop_format format = {.json = json};
+  snoop_stacks_print(stream_begin(), &format, 1500000, stacks, name_by_id,
+                     NULL);
   return stream_end();
 }
 
@@ -92,17 +94,25 @@ static void test_report(void) {
          "7.0 ms in 1 stall: a\\x1b\" 1\n    outer_100\n\n",
          "stacks of equal functions are one, most time first");
   is_str(report(&stacks, true),
-         "{\"stalls\":4,\"time_ns\":8000000,\"comms\":["
+         "{\"time\":\"1970-01-01T00:00:00.001500Z\",\"stalls\":4,\"time_ns\":"
+         "8000000,\"comms\":["
          "{\"comm\":\"dd\",\"stalls\":3,\"time_ns\":7000000},"
          "{\"comm\":\"cat\",\"stalls\":1,\"time_ns\":1000000}],"
          "\"frames\":[\"inner\",\"outer\"]}\n"
-         "{\"stalls\":1,\"time_ns\":7000000,\"comms\":["
+         "{\"time\":\"1970-01-01T00:00:00.001500Z\",\"stalls\":1,\"time_ns\":"
+         "7000000,\"comms\":["
          "{\"comm\":\"a\\\\x1b\\\"\",\"stalls\":1,\"time_ns\":7000000}],"
          "\"frames\":[\"outer_100\"]}\n",
          "so they are as objects");
-  ok(snoop_stacks_print(stream_begin(), false, &stacks, no_memory, NULL) < 0,
+  struct snoop_format format = {.timestamps = true};
+  ok(snoop_stacks_print(stream_begin(), &format, 0, &stacks, no_memory, NULL) <
+         0,
      "without memory there is no report");
   is_str(stream_end(), "", "not even half of it");
+  snoop_stacks_print(stream_begin(), &format, 1500000, &stacks, name_by_id,
+                     NULL);
+  ok(strncmp(stream_end(), "00:00:00.001\n8.0 ms in", 23) == 0,
+     "with timestamps the time stands above them");
   snoop_stacks_clear(&stacks);
   is_str(report(&stacks, false), "", "what is cleared is gone");
 }
@@ -143,6 +153,7 @@ static void test_bound(void) {
 }
 
 int main(void) {
+  setenv("TZ", "UTC", 1);
   syms = kallsyms_parse(strdup(listing));
   test_names();
   test_report();
