@@ -111,7 +111,7 @@ static void test_report(void) {
   is_str(stream_end(), "", "not even half of it");
   snoop_stacks_print(stream_begin(), &format, 1500000, &stacks, name_by_id,
                      NULL);
-  ok(strncmp(stream_end(), "00:00:00.001\n8.0 ms in", 23) == 0,
+  ok(strncmp(stream_end(), "00:00:00.001\n8.0 ms in ", 23) == 0,
      "with timestamps the time stands above them");
   snoop_stacks_clear(&stacks);
   is_str(report(&stacks, false), "", "what is cleared is gone");

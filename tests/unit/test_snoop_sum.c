@@ -41,18 +41,20 @@ static void test_adding(void) {
       key_of("", RECLAIM_MEMCG, RECLAIM_ROW_OVERFLOW),
       key_of("", RECLAIM_MEMCG, 0),
   };
-  struct reclaim_row rows[] = {row_of(3, 100, 0), row_of(5, 1000, 0),
-                               row_of(4, 200, 1), {0},
-                               row_of(7, 1, 0),   row_of(2, 2, 0)};
+  struct reclaim_row rows[] = {row_of(3, 20200, 0), row_of(5, 30000, 2),
+                               row_of(4, 200, 1),   {0},
+                               row_of(7, 1, 0),     row_of(2, 2, 0)};
   snoop_sum_add(&sum, keys, rows, 6);
   is_u64(sum.num, 4, "a row per comm and kind, none without stalls");
   const struct snoop_row *dd = find(&sum, "dd", RECLAIM_MEMCG, false);
   is_u64(dd->stalls, 7, "a kernel thread of the same name is added");
-  is_u64(dd->time_ns, 300, "its time");
+  is_u64(dd->time_ns, 20400, "its time");
   is_u64(dd->pages, 70, "pages");
   is_u64(dd->fruitless, 2, "and fruitless stalls");
   ok(dd->buckets[0] == 2 && dd->buckets[1] == 3, "bucket by bucket");
-  is_u64(dd->longest_ns, 10001, "the longest is at least what its bucket says");
+  is_u64(dd->longest_ns, 20200, "the longest of both is kept");
+  is_u64(find(&sum, "dd", RECLAIM_DIRECT, false)->longest_ns, 30001,
+         "the longest is at least what its bucket says");
   is_u64(find(&sum, "", RECLAIM_MEMCG, true)->stalls, 7,
          "what overflowed is a row of its own");
   is_u64(find(&sum, "", RECLAIM_MEMCG, false)->stalls, 2,
@@ -66,8 +68,8 @@ static void test_adding(void) {
   is_u64(whole.num, 4, "sums are merged row by row");
   is_u64(find(&whole, "dd", RECLAIM_MEMCG, false)->stalls, 14, "and added");
   snoop_sum_sort(&whole);
-  ok(whole.rows[0].kind == RECLAIM_DIRECT && whole.rows[0].time_ns == 2000 &&
-         whole.rows[1].time_ns == 600 && whole.rows[3].time_ns == 2,
+  ok(whole.rows[0].kind == RECLAIM_DIRECT && whole.rows[0].time_ns == 60000 &&
+         whole.rows[1].time_ns == 40800 && whole.rows[3].time_ns == 2,
      "sorted, the most time comes first");
   snoop_sum_clear(&whole);
   is_u64(snoop_sum_stalls(&whole), 0, "a cleared sum is empty");
@@ -78,7 +80,7 @@ static void test_adding(void) {
   snoop_sum_clear(&sum);
 }
 
-/* 100,000 comms in the kernel's order, of which the first have most time. */
+/* 100,000 comms in the kernel's order, of which the last have most time. */
 static void test_bound(void) {
   struct snoop_sum sum = {0};
   for (uint64_t i = 0; i < 100000; i += 1000) {
@@ -88,13 +90,13 @@ static void test_bound(void) {
       char comm[16];
       snprintf(comm, sizeof(comm), "w%06" PRIu64, i + j);
       keys[j] = key_of(comm, RECLAIM_MEMCG, 0);
-      rows[j] = row_of(1, 1000000 - i - j, 0);
+      rows[j] = row_of(1, i + j, 0);
     }
     snoop_sum_add(&sum, keys, rows, 1000);
   }
   ok(sum.num <= SNOOP_ROWS_MAX, "the number of rows is bounded");
   is_u64(snoop_sum_stalls(&sum), 100000, "no stall is lost by that");
-  is_u64(find(&sum, "w000000", RECLAIM_MEMCG, false)->stalls, 1,
+  is_u64(find(&sum, "w099999", RECLAIM_MEMCG, false)->stalls, 1,
          "who has most time keeps the row");
   ok(find(&sum, "", RECLAIM_MEMCG, true)->stalls > 30000,
      "who has least is among the others");
