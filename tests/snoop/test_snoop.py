@@ -66,11 +66,12 @@ class Snoop:
         wait_for(self.is_waiting, "reclaimsnoop to attach")
 
     def is_waiting(self):
-        """It polls only when all is attached."""
+        """It polls only when all is attached; or it has more to write than
+        somebody reads."""
         if self.process.poll() is not None:
             return True
         with open(f"/proc/{self.process.pid}/wchan", encoding="ascii") as file:
-            return "poll" in file.read()
+            return re.search("poll|pipe|tty|wait_woken", file.read())
 
     def end(self, how=signal.SIGINT):
         """Ends it and returns the lines of its output."""
@@ -231,8 +232,18 @@ def test_storm(tap, what, make):
               f"in a storm ({what}) the summary equals ftrace")
 
 
+def test_end_in_a_storm(tap):
+    snoop = Snoop()
+    staller = Staller([b"on-and-%d" % i for i in range(8)], 32, seconds=3)
+    time.sleep(2)
+    lines = snoop.end()
+    staller.wait()
+    counted, shown, _, _, lost, hidden = totals_of(lines)
+    check_storm(tap, lines, counted, shown, lost, hidden)
+
+
 def check_storm(tap, lines, counted, shown, lost, hidden):
-    tap.ok(counted > 2000, "there was a storm", counted)
+    tap.ok(counted > 500, "there was a storm", counted)
     tap.equal(shown + lost + hidden, counted,
               "lines printed + lost = stalls counted")
     if int(os.uname().release.split(".")[0]) < 7:
@@ -245,14 +256,16 @@ def test_slow_reader(tap):
     read, write = os.pipe()
     snoop = Snoop(stdout=write)
     os.close(write)
-    Staller([b"slow-%d" % i for i in range(8)], 32, seconds=2).wait()
+    Staller([b"slow-%d" % i for i in range(8)], 32, seconds=3).wait()
     snoop.process.send_signal(signal.SIGINT)
     with open(read, "rb") as pipe:
         lines = pipe.read().decode("ascii").splitlines()
     snoop.end(None)
     counted, shown, _, _, lost, hidden = totals_of(lines)
     tap.note(f"{counted} stalls: {shown} printed, {lost} lost")
-    tap.ok(lost > 0, "what a slow reader cannot take is lost", lost)
+    # The ring buffer has room for 2,520, the pipe for some 600.
+    tap.ok(lost > 0 or counted < 4000,
+           "what a slow reader cannot take is lost", lost)
     check_storm(tap, lines, counted, shown, lost, hidden)
 
 
@@ -388,20 +401,31 @@ def test_closed_pipe(tap):
            "a closed pipe ends it", shell.stdout)
     tap.equal(shell.stderr, "", "quietly")
 
-    # Python ignores SIGPIPE; a child that inherits this must end all the same.
-    for options in (), ("-j",), ("-i", "0.2"):
-        read, write = os.pipe()
-        with tempfile.TemporaryFile() as err:
-            process = subprocess.Popen([SNOOP, *options], stdout=write,
-                                       stderr=err, restore_signals=False)
-            os.close(write)
-            os.close(read)
-            status = process.wait(30)
-            err.seek(0)
-            told = err.read()
-            tap.ok(status in (0, -signal.SIGPIPE) and told == b"",
-                   f"also without a stall, options {options}",
-                   f"status {status}, {told}")
+    # A parent may have ignored SIGPIPE, as Python does, or blocked it.
+    check_closed_pipe(tap, [], None, -signal.SIGPIPE)
+    check_closed_pipe(tap, [], block_sigpipe, 0)
+    check_closed_pipe(tap, ["-j"], None, 0)
+    check_closed_pipe(tap, ["-i", "9"], None, 0)
+
+
+def block_sigpipe():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
+
+
+def check_closed_pipe(tap, options, prepare, wanted):
+    """Whether it ends in silence where nobody reads from the start; without a
+    line to write, by looking."""
+    read, write = os.pipe()
+    with tempfile.TemporaryFile() as err:
+        process = subprocess.Popen([SNOOP, *options], stdout=write, stderr=err,
+                                   restore_signals=False, preexec_fn=prepare)
+        os.close(write)
+        os.close(read)
+        status = process.wait(30)
+        err.seek(0)
+        tap.equal((status, err.read()), (wanted, b""),
+                  f"a pipe without a reader, options {options}, "
+                  f"{prepare.__name__ if prepare else 'SIGPIPE ignored'}")
 
 
 def test_full_disk(tap):
@@ -627,6 +651,7 @@ def main():
     test_closed_pipe(tap)
     test_full_disk(tap)
     test_slow_reader(tap)
+    test_end_in_a_storm(tap)
     test_storm(tap, "reads",
                lambda: Staller([b"storm-%d" % i for i in range(8)], 32, 3))
     test_storm(tap, Forcers.FILE,
