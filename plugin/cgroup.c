@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "clock.h"
 
 #define FILEID_KERNFS 0xfe /* include/linux/exportfs.h */
 #define CHAINS 16381       /* a prime: ids come in steps */
@@ -298,14 +298,8 @@ cleanup:
     close(fd);
 }
 
-static uint64_t clock_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-}
-
 static void walk_if_rested(struct cgroup_paths *paths) {
-  uint64_t begin_ns = clock_ns();
+  uint64_t begin_ns = monotonic_ns();
   struct stat status;
   if (begin_ns < paths->next_walk_ns || fstat(paths->mount_fd, &status) != 0)
     return;
@@ -313,7 +307,7 @@ static void walk_if_rested(struct cgroup_paths *paths) {
   char path[PATH_MAX] = "";
   walk(paths, openat(paths->mount_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
        status.st_dev, DEPTH_MAX, path, 0);
-  uint64_t end_ns = clock_ns(), rest_ns = 100 * (end_ns - begin_ns);
+  uint64_t end_ns = monotonic_ns(), rest_ns = 100 * (end_ns - begin_ns);
   paths->next_walk_ns = end_ns + (rest_ns > NS_PER_S ? rest_ns : NS_PER_S);
 }
 

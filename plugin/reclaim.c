@@ -3,6 +3,7 @@
 #include "plugin/collectd_api.h"
 
 #include "bpf_source.h"
+#include "clock.h"
 #include "config.h"
 #include "dispatch.h"
 #include "keep.h"
@@ -98,12 +99,6 @@ static int reclaim_init(void) {
     return -1;
   }
   return 0;
-}
-
-static uint64_t monotonic_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 static int read_source(void) {
