@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "clock.h"
 #include "notify.h"
 #include "watch.h"
 
@@ -11,6 +12,7 @@
 #define PAUSE_NS 200000000ULL
 
 struct watch {
+  plugin_ctx_t collectd; /* who speaks, and at what interval */
   struct bpf_source *source;
   struct notify notify; /* the thread's own while it runs */
   pthread_t thread;
@@ -18,12 +20,6 @@ struct watch {
   pthread_cond_t wake; /* waits on CLOCK_MONOTONIC */
   bool stop;           /* under the lock */
 };
-
-static uint64_t monotonic_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 static void take_event(void *notify, const struct reclaim_event *event) {
   notify_stall(notify, event, monotonic_ns(), cdtime());
@@ -45,6 +41,7 @@ static bool pause_or_stop(struct watch *watch) {
 
 static void *run(void *context) {
   struct watch *watch = context;
+  plugin_set_ctx(watch->collectd);
   do {
     bpf_source_collect_events(watch->source, take_event, &watch->notify);
     notify_tick(&watch->notify, bpf_source_events_lost(watch->source),
@@ -77,6 +74,7 @@ int watch_new(struct bpf_source *source, const struct config *config,
   struct watch *made = calloc(1, sizeof(*made));
   if (!made)
     return -ENOMEM;
+  made->collectd = plugin_get_ctx();
   made->source = source;
   notify_init(&made->notify, config, interval_ns, monotonic_ns());
   pthread_condattr_t monotonic;

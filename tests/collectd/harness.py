@@ -294,9 +294,10 @@ LoadPlugin reclaim
             return handle.read()
 
     def complaints(self):
-        """The plugin's own lines of severity error or warning."""
-        return [line for line in self.log().splitlines()
-                if re.search(r"\[(error|warning)\].* reclaim plugin: ", line)]
+        """The plugin's own lines of severity error or warning; collectd calls
+        a thread UNKNOWN that does not say whose it is."""
+        return [line for line in self.log().splitlines() if re.search(
+            r"\[(error|warning)\].* (reclaim|UNKNOWN) plugin: ", line)]
 
     def series(self):
         """All series of the plugin: instance/type, as files have them."""
