@@ -297,7 +297,10 @@ static uint64_t take_lost(struct bpf_source *source, enum reclaim_kind kind) {
   return new;
 }
 
+/* With only_pid nobody knows whose they were. */
 static void add_lost(struct bpf_source *source, size_t rows_num) {
+  if (source->skel->rodata->only_pid)
+    return;
   for (size_t i = 0; i < rows_num; i++)
     if (source->keys[i].flags & RECLAIM_ROW_OVERFLOW &&
         bpf_source_is_attached(source, source->keys[i].kind))

@@ -17,7 +17,8 @@ struct bpf_source_options {
   bool kinds_named;          /* by the user: a missing one is a WARNING */
   bool group_by_process;     /* rows by the group leader's comm */
   uint32_t max_tracked;      /* rows in the kernel per interval */
-  uint32_t only_pid;         /* process or thread; 0: all tasks' stalls */
+  uint32_t only_pid;         /* process or thread; 0: all tasks' stalls, and
+                              * what the kernel hid of them */
   bool events;               /* report stalls one by one as well */
   uint64_t event_min_ns;     /* only those at least so long */
   bool event_stacks;         /* with their kernel stacks */
