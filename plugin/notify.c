@@ -49,7 +49,7 @@ static void print_stall(const struct reclaim_event *event, const char *gfp,
   if (is_order_known(event))
     snprintf(request, sizeof(request), ", order %u, %s", event->order, gfp);
   snprintf(text, size, "%s stalled %s in %s reclaim: %llu pages%s", task, time,
-           reclaim_of(event), event->nr_reclaimed, request);
+           reclaim_of(event), (unsigned long long)event->nr_reclaimed, request);
 }
 
 static void print_untold(const struct notify *notify, uint64_t lost, char *text,
