@@ -48,7 +48,7 @@ struct tp_transition_snapshot {
 /* include/trace/events/vmscan.h: prototypes of tracepoints, as BTF has them.
  * What is behind ___ is not part of a name; integers all count as alike, so
  * that the number of arguments tells them apart. */
-struct mem_cgroup;
+struct mem_cgroup {}; /* a declaration is not compatible with a type */
 typedef void (*btf_trace_mm_vmscan_direct_reclaim_begin___order_gfp)(
     void *, int order, unsigned int gfp_flags);
 typedef void (*btf_trace_mm_vmscan_direct_reclaim_begin___gfp_order)(
