@@ -111,6 +111,11 @@ def plugin_of(build):
     return os.path.join(build, ".libs/reclaim.so")
 
 
+def snoop_of(build):
+    """Where a build folder has reclaimsnoop."""
+    return os.path.join(build, "reclaimsnoop")
+
+
 def make_job_disk(build, path):
     """Makes the disk that a guest gets its work from and leaves its results
     on, in `out`."""
@@ -120,6 +125,7 @@ def make_job_disk(build, path):
         tests = os.path.join(tree, "bpf-tests")
         os.mkdir(tests)
         shutil.copy(plugin_of(build), tree)
+        shutil.copy(snoop_of(build), tree)
         for program in _bpf_tests(build):
             shutil.copy(program, tests)
         run("mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", tree,
