@@ -1,24 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""The plugin beside other tools that count direct reclaim by comm: what each
-saw of the same stretch, and whether their own losses explain the differences."""
+"""The plugin and reclaimsnoop beside other tools that watch direct reclaim:
+what each saw of the same stretch, whether their own losses explain the
+differences, and how long each takes to start."""
 
 import dataclasses
+import json
 import os
 import re
+import statistics
 
+import check as matrix
+import events
 from check import TIME_US_PER_STALL, most, sum_allocstall, sum_pgsteal
-from facts import Counts, parse_bpftrace
+from events import Stall, differences_us, quantile, unescape
+from facts import Counts
 
-KERNEL = "6.1"  # of the root image's suite, which has the tools
+KERNELS = ("6.1", "sid")  # of the root image's suite, which has the tools; the newest
 TOP_NAMES = 8
 
-# Four take turns at each event here. An emulated CPU that has to wait between
-# two of them adds milliseconds to a stall as one of them sees it.
+# Up to five take turns at each event here. An emulated CPU that has to wait
+# between two of them adds milliseconds to a stall as one of them sees it.
 TIME_SHARE = 0.05
+# In the middle, what the others' turns take.
+MEDIAN_US = 4 * TIME_US_PER_STALL
 
 # "HH:MM:SS comm TID ms pages"; a comm may hold anything.
-DRSNOOP_LINE = re.compile(r"^\d\d:\d\d:\d\d (.+?) +\d+ +(\d+\.\d+) +(\d+)$")
-DRSNOOP_LOST = re.compile(r"^[Ll]ost (\d+) events", re.MULTILINE)
+DRSNOOP_LINE = re.compile(r"^\d\d:\d\d:\d\d (.+?) +(\d+) +(\d+\.\d+) +(\d+)$")
+# "TID ns pages comm" of guest/direct.bt.
+BPFTRACE_LINE = re.compile(r"^(\d+) (\d+) (\d+) (.*)$")
+LOST = re.compile(r"^[Ll]ost (\d+) events", re.MULTILINE)
 
 
 @dataclasses.dataclass
@@ -28,11 +38,27 @@ class Tool:
     names: dict  # name: Counts
     lost: int    # stalls that it says it lost
     untimed: int  # stalls that it says it has no time of
+    stalls: list = None   # one by one; None: it only counts
+    startups: list = dataclasses.field(default_factory=list)  # in ms
+    hidden: int = 0       # events that the kernel hid from it and that it cannot tell
     total: Counts = dataclasses.field(default_factory=Counts)
 
     def __post_init__(self):
         for counts in self.names.values():
             self.total.add(counts)
+
+    def short(self):
+        """Its name in the head of a table."""
+        return self.name.split(" (")[0].split(" 0")[0].replace("the ", "")
+
+
+@dataclasses.dataclass
+class Comparison:
+    """What is known of one guest."""
+    facts: object
+    truth: list     # ftrace's stalls
+    tools: list
+    left_out: dict  # tool: why
 
 
 def clean_name(comm):
@@ -40,30 +66,45 @@ def clean_name(comm):
     return re.sub(r"[^A-Za-z0-9_-]", "_", comm).strip("_") or "unknown"
 
 
-def _by_name(stalls):
+def _line_tool(name, stalls, lost):
+    """A tool that prints a line a stall."""
     names = {}
-    for comm, counts in stalls:
-        names.setdefault(clean_name(comm), Counts()).add(counts)
-    return names
+    for stall in stalls:
+        names.setdefault(clean_name(stall.comm), Counts()).add(
+            Counts(1, round(stall.time_us or 0), stall.pages))
+    return Tool(name, names, lost, sum(stall.time_us is None for stall in stalls), stalls)
+
+
+def _stall(tid, comm, pages, time_us):
+    return Stall(int(tid), "direct", comm, int(pages), None, None, time_us, 0)
+
+
+def _lost(text):
+    return sum(map(int, LOST.findall(text)))
 
 
 def parse_drsnoop(text, errors, name="drsnoop"):
-    """What drsnoop printed, a line a stall."""
-    stalls = []
-    for match in filter(None, map(DRSNOOP_LINE.match, text.splitlines())):
-        comm, milliseconds, pages = match.groups()
-        stalls.append((comm, Counts(1, round(float(milliseconds) * 1000), int(pages))))
-    lost = sum(map(int, DRSNOOP_LOST.findall(errors)))
-    return Tool(name, _by_name(stalls), lost, 0)
+    """What drsnoop printed."""
+    stalls = [_stall(tid, comm, pages, float(milliseconds) * 1000)
+              for comm, tid, milliseconds, pages in
+              (match.groups() for match in map(DRSNOOP_LINE.match, text.splitlines()) if match)]
+    return _line_tool(name, stalls, _lost(errors))
 
 
-def parse_direct_bt(text, name="bpftrace"):
+def parse_direct_bt(text, errors, name="bpftrace"):
     """What guest/direct.bt printed."""
-    maps = parse_bpftrace(text)
-    times, pages = maps.get("@time_us", {}), maps.get("@pages", {})
-    names = _by_name((comm, Counts(stalls, times.get(comm, 0), pages.get(comm, 0)))
-                     for comm, stalls in maps.get("@stalls", {}).items())
-    return Tool(name, names, maps["lost"], maps.get("@untimed", 0))
+    stalls = [_stall(tid, comm, pages, int(ns) / 1000 if int(ns) else None)
+              for tid, ns, pages, comm in
+              (match.groups() for match in map(BPFTRACE_LINE.match, text.splitlines()) if match)]
+    return _line_tool(name, stalls, _lost(text) + _lost(errors))
+
+
+def parse_snoop(text, errors, name="reclaimsnoop"):
+    """What `reclaimsnoop -j -k direct` printed."""
+    stalls = [dataclasses.replace(stall, comm=unescape(stall.comm))
+              for stall in events.parse_printed(text)]
+    totals, _ = events.parse_totals(errors)
+    return _line_tool(name, stalls, totals["lost"] + totals["hidden"])
 
 
 def _plugin(facts):
@@ -71,21 +112,46 @@ def _plugin(facts):
     return Tool("the plugin", names, facts.unattributed or 0, facts.untimed or 0)
 
 
-def read_tools(folder, facts):
-    """The plugin, drsnoop and bpftrace."""
+def parse_startups(text):
+    """What guest/startup printed: ms a line; what else it says is no time."""
+    return [int(line) for line in text.splitlines() if line.isdigit()]
+
+
+def count_skipped(programs, prefix):
+    """How often the kernel skipped programs of such names, by bpftool's list."""
+    return sum(program.get("recursion_misses", 0) for program in json.loads(programs)
+               if program.get("name", "").startswith(prefix))
+
+
+def _last_line(text):
+    """Why a tool ended, in its last words."""
+    return (text.strip().splitlines() or ["it says nothing"])[-1]
+
+
+def read_comparison(folder, facts):
+    """Reads a folder of raw files."""
     def read(name):
-        with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+        with open(os.path.join(folder, name), encoding="latin-1") as file:
             return file.read()
     versions = dict(line.split() for line in read("tools").splitlines())
-    return [_plugin(facts),
-            parse_drsnoop(read("drsnoop"), read("drsnoop-errors"),
-                          f"drsnoop (libbpf-tools {versions['libbpf-tools']})"),
-            parse_direct_bt(read("bpftrace"), f"bpftrace {versions['bpftrace']}")]
+    tools, left_out = [_plugin(facts), parse_snoop(read("snoop"), read("snoop-errors"))], {}
+    drsnoop = f"drsnoop (libbpf-tools {versions['libbpf-tools']})"
+    if os.path.exists(os.path.join(folder, "drsnoop-failed")):
+        left_out[drsnoop] = _last_line(read("drsnoop-errors"))
+    else:
+        tools.append(parse_drsnoop(read("drsnoop"), read("drsnoop-errors"), drsnoop))
+    tools.append(parse_direct_bt(read("bpftrace"), read("bpftrace-errors"),
+                                 f"bpftrace {versions['bpftrace']}"))
+    tools[-1].hidden = count_skipped(read("programs-with-tools"), "tracepoint")
+    for tool in tools[1:]:
+        tool.startups = parse_startups(read(f"startup-{tool.short()}"))
+    truth = [stall for stall in events.parse_trace(read("trace")) if stall.kind == "direct"]
+    return Comparison(facts, truth, tools, left_out)
 
 
 def _check_total(tool, trace):
     """A tool against ftrace."""
-    truth, total, lost = trace.counts, tool.total, tool.lost
+    truth, total, lost = trace.counts, tool.total, tool.lost + tool.hidden
     yield (truth.stalls - lost <= total.stalls <= truth.stalls,
            f"{tool.name}: all direct stalls but for what it lost "
            f"({total.stalls} of {truth.stalls}, {lost} lost)")
@@ -98,19 +164,36 @@ def _check_total(tool, trace):
            f"{truth.time_us // 1000} ms, {margin_us / 1000:.0f} ms allowed)")
 
 
+def _apart_us(tool, truth):
+    """How far each of a tool's stalls is from ftrace's; least first."""
+    return differences_us(events.pair(tool.stalls, truth))
+
+
+def _check_each(tool, comparison):
+    """A tool's stalls against ftrace's, one by one."""
+    limit_us = (matrix.PREEMPTED_TIME_US_PER_STALL if matrix.is_preempting(comparison.facts)
+                else MEDIAN_US)
+    median_us = quantile(_apart_us(tool, comparison.truth), 0.5)
+    yield (median_us <= limit_us,
+           f"{tool.name}: half of the times within {median_us:.0f} us of ftrace's "
+           f"({limit_us} allowed)")
+    yield tool.startups != [], f"{tool.name}: starts ({len(tool.startups)} times)"
+
+
 def _check_names(plugin, tool):
     """A tool's names against the plugin's."""
     names = plugin.names.keys() | tool.names.keys()
     none = Counts()
     differing = sum(abs(plugin.names.get(name, none).stalls - tool.names.get(name, none).stalls)
                     for name in names)
-    yield (differing <= plugin.lost + tool.lost,
+    yield (differing <= plugin.lost + tool.lost + tool.hidden,
            f"{tool.name}: the plugin's names have as many stalls each "
            f"({len(names)} names, {differing} stalls apart)")
 
 
-def check(facts, tools):
+def check(comparison):
     """Yields (whether it holds, what) for each thing that must hold."""
+    facts, tools = comparison.facts, comparison.tools
     trace = facts.trace["direct"]
     yield (trace.unpaired == trace.outside == facts.trace_lost == 0,
            "all direct stalls lie in the stretch, and ftrace lost none "
@@ -119,6 +202,7 @@ def check(facts, tools):
     for tool in tools:
         yield from _check_total(tool, trace)
     for tool in tools[1:]:
+        yield from _check_each(tool, comparison)
         yield from _check_names(tools[0], tool)
 
 
@@ -130,14 +214,27 @@ def _head(*cells):
     return [_row(*cells), "| --- |" + " ---: |" * (len(cells) - 1)]
 
 
-def _total_rows(facts, tools):
+def _total_rows(comparison):
+    facts = comparison.facts
     trace = facts.trace["direct"]
     yield from _head("", "stalls", "pages", "time in ms", "says it lost", "has no time of")
-    for tool in tools:
+    for tool in comparison.tools:
         yield _row(tool.name, tool.total.stalls, tool.total.pages,
                    tool.total.time_us // 1000, tool.lost, tool.untimed)
     yield _row("ftrace", trace.counts.stalls, trace.counts.pages,
                trace.counts.time_us // 1000, facts.trace_lost, trace.unpaired)
+
+
+def _each_rows(comparison):
+    yield from _head("", "lines", "apart from ftrace: half up to", "99 % up to",
+                     "start in ms", "times reclaimsnoop's")
+    ours = statistics.median(comparison.tools[1].startups or [0])
+    for tool in comparison.tools[1:]:
+        apart = _apart_us(tool, comparison.truth)
+        start = statistics.median(tool.startups or [0])
+        yield _row(tool.name, len(tool.stalls), f"{quantile(apart, 0.5):.0f} us",
+                   f"{quantile(apart, 0.99):.0f} us", f"{start:.0f}",
+                   f"{start / ours:.1f}" if ours else "")
 
 
 def _name_rows(tools):
@@ -145,8 +242,9 @@ def _name_rows(tools):
     none = Counts()
     ranked = sorted(names, key=lambda name: (
         -max(tool.names.get(name, none).stalls for tool in tools), name))
-    whats = [f"{what}: plugin | drsnoop | bpftrace" for what in ("stalls", "pages", "ms")]
-    yield from _head("name", *" | ".join(whats).split(" | "))
+    heads = [tool.short() for tool in tools]
+    yield from _head("name", *[f"{what}: {head}" if head == heads[0] else head
+                               for what in ("stalls", "pages", "ms") for head in heads])
     for name in ranked[:TOP_NAMES]:
         seen = [tool.names.get(name, none) for tool in tools]
         yield _row(f"`{name}`", *[counts.stalls for counts in seen],
@@ -154,40 +252,68 @@ def _name_rows(tools):
                    *[counts.time_us // 1000 for counts in seen])
 
 
-DOCUMENT = """\
-# The plugin beside other tools
+HEAD = """\
+# The plugin and reclaimsnoop beside other tools
 
-Made by `tests/vm/run --compare`: a guest with Debian's kernel {version},
-512 MiB and 2 CPUs ran out of memory while the plugin, drsnoop, a bpftrace
-script (`guest/direct.bt`) and an ftrace instance watched direct reclaim. All of
-them were attached before the load began and detached after it had ended.
+Made by `tests/vm/run --compare`: guests of 512 MiB and 2 CPUs ran out of memory
+while the plugin, `reclaimsnoop -k direct`, other tools and an ftrace instance
+watched direct reclaim; bpftrace runs `guest/direct.bt`, which prints a line a
+stall. All of them were attached before the load began and detached after it had
+ended.
+"""
+
+SECTION = """\
+## Linux {version}
 
 {totals}
 
 Over the same stretch the kernel counted {allocstall} (`allocstall_*`), and {pgsteal} pages
 (`pgsteal_direct`, which has no slab pages).
 
+Stalls one by one, and how long each tool takes to attach:
+
+{each}
+{left_out}
 The names with most stalls:
 
 {names}
+"""
 
-How to read it: stalls and pages are counts of the same events. They may differ
-only where a tool was attached for less of the time (here none was) or lost
-events, which it then says: drsnoop when its buffer is full, bpftrace when its
-output or a map is, the plugin as `unattributed` and `untimed`. Times are never
-quite equal: each tool has its turn at an event after another one and reads the
-clock then, so a stall differs by some microseconds, or by milliseconds where an
-interrupt or a pause of the emulated CPU came between two turns. Each sum of
-times is rounded down. Names are comms, not folded, with bytes outside of
-`A-Za-z0-9_-` replaced.
+FOOT = """\
+## How to read it
+
+Stalls and pages are counts of the same events. They may differ only where a
+tool was attached for less of the time (here none was) or lost events, which it
+then says: drsnoop and bpftrace when their output is full, reclaimsnoop likewise
+and for what the kernel hid, the plugin as `unattributed` and `untimed`. Since
+Linux 7.0 the kernel can hide events from a tool, and bpftrace does not say so.
+
+Times are never quite equal: each tool has its turn at an event after another
+one and reads the clock then, so a stall differs by some microseconds, or by
+milliseconds where an interrupt or a pause of the emulated CPU came between two
+turns. Each sum of times is rounded down. drsnoop prints whole microseconds.
+
+Start is from the start of the program until its last program or buffer is
+attached, the median of seven, in a guest that has nothing else to do; it is
+long since the guest's CPU is emulated. Names are comms, not folded, with bytes
+outside of `A-Za-z0-9_-` replaced.
 """
 
 
-def document(facts, tools):
-    """The comparison as a file for people."""
-    return DOCUMENT.format(
+def _section(comparison):
+    facts = comparison.facts
+    left_out = "".join(f"\nLeft out: {tool} does not start here (`{why}`).\n"
+                       for tool, why in comparison.left_out.items())
+    return SECTION.format(
         version=facts.version,
-        totals="\n".join(_total_rows(facts, tools)),
+        totals="\n".join(_total_rows(comparison)),
         allocstall=sum_allocstall(facts.growth),
         pgsteal=sum_pgsteal(facts.growth),
-        names="\n".join(_name_rows(tools)))
+        each="\n".join(_each_rows(comparison)),
+        left_out=left_out,
+        names="\n".join(_name_rows(comparison.tools)))
+
+
+def document(comparisons):
+    """The comparisons as a file for people."""
+    return "\n".join([HEAD, *map(_section, comparisons), FOOT])

@@ -4,6 +4,7 @@
 and each kind of wrong ones fails where it should. Prints TAP."""
 
 import copy
+import dataclasses
 import os
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import check
 import compare
 import facts
 import readme
+from events import Stall
 from facts import Counts, Facts, Trace
 from tap import Tap
 
@@ -222,64 +224,90 @@ TIME     COMM             TID     LAT(ms) PAGES
 12:00:02 stress-ng-vm     191       2.000    32
 """
 BPFTRACE = """\
-{"type": "attached_probes", "data": {"probes": 2}}
-{"type": "lost_events", "data": {"events": 2}}
-{"type": "map", "data": {"@begin": {}}}
-{"type": "map", "data": {"@stalls": {"stress-ng-vm": 2, "a 1 2.5 b": 1}}}
-{"type": "map", "data": {"@pages": {"stress-ng-vm": 65, "a 1 2.5 b": 0}}}
-{"type": "map", "data": {"@time_us": {"stress-ng-vm": 12500}}}
-{"type": "map", "data": {"@untimed": 1}}
+Attaching 3 probes...
+190 10500000 33 stress-ng-vm
+17 0 0 a 1 2.5 b
+Lost 2 events
+191 2000000 32 stress-ng-vm
 """
+SNOOP = "".join(
+    '{"time":"2026-01-01T00:00:00.000000Z","comm":"%s","pid":1,"tid":%d,"kind":"direct",'
+    '"latency_ns":%d,"nr_reclaimed":%d,"order":0,"gfp_flags":"none","cgroup":null,"cgroup_id":1}\n'
+    % what for what in (("stress-ng-vm", 190, 10500000, 33), ("a 1 2.5 b", 17, 1000, 0),
+                        ("stress-ng-vm", 191, 2000000, 32)))
 
 
 def compared():
-    """Facts and tools of a comparison in which all is well."""
+    """A comparison in which all is well."""
     of = right_facts()
     of.trace["direct"] = Trace(Counts(3, 12501, 65, 1), 3, each=[
         Counts(1, 10500, 33, 0), Counts(1, 1, 0, 1), Counts(1, 2000, 32, 0)])
     names = {"stress-ng-vm": Counts(2, 12500, 65, 0), "a_1_2_5_b": Counts(1, 1, 0, 1)}
-    drsnoop = compare.parse_drsnoop(DRSNOOP, "")
-    bpftrace = compare.parse_direct_bt(BPFTRACE)
-    return of, [compare.Tool("the plugin", names, 0, 0), drsnoop, bpftrace]
-
-
-def check_compared(pair):
-    """The comparison's checks, of facts and tools."""
-    return compare.check(*pair)
+    truth = [Stall(190, "direct", "stress-ng-vm", 33, 0, "none", 10500, 1),
+             Stall(17, "direct", "a 1 2.5 b", 0, 0, "none", 1, 2),
+             Stall(191, "direct", "stress-ng-vm", 32, 0, "none", 2000, 3)]
+    tools = [compare.Tool("the plugin", names, 0, 0),
+             compare.parse_snoop(SNOOP, "3 stalls: 3 printed, 0 lost\n"),
+             compare.parse_drsnoop(DRSNOOP, ""),
+             compare.parse_direct_bt(BPFTRACE, "")]
+    for number, tool in enumerate(tools[1:]):
+        tool.startups = compare.parse_startups(f"{number * 20 + 10}\nnoise\n{number * 20 + 30}\n")
+    return compare.Comparison(of, truth, tools, {"x (1)": "no such thing"})
 
 
 def in_tool(number, path, value):
     """Sets something of a tool."""
     def alter(of):
-        change(path, value)(of[1][number])
+        change(path, value)(of.tools[number])
     return alter
 
 
 WRONG_COMPARISON = [
-    ("a stall that drsnoop does not say it lost", in_tool(1, "total.stalls", 2),
+    ("a line that reclaimsnoop does not say it lost", in_tool(1, "total.stalls", 2),
+     ["reclaimsnoop: all direct stalls"]),
+    ("a stall that drsnoop does not say it lost", in_tool(2, "total.stalls", 2),
      ["drsnoop: all direct stalls"]),
-    ("one too many", in_tool(2, "total.stalls", 4), ["bpftrace: all direct stalls"]),
+    ("one too many", in_tool(3, "total.stalls", 4), ["bpftrace: all direct stalls"]),
     ("pages of no lost stall", in_tool(0, "total.pages", 64), ["the plugin: all their pages"]),
-    ("time of no untimed stall", in_tool(1, "total.time_us", 10000), ["drsnoop: their time"]),
+    ("a page more in a line", in_tool(1, "total.pages", 66), ["reclaimsnoop: all their pages"]),
+    ("time of no untimed stall", in_tool(2, "total.time_us", 10000), ["drsnoop: their time"]),
     ("a stall under another name",
-     lambda of: of[1][1].names.update(sh=of[1][1].names.pop("a_1_2_5_b")),
+     lambda of: of.tools[2].names.update(sh=of.tools[2].names.pop("a_1_2_5_b")),
      ["drsnoop: the plugin's names"]),
-    ("a stall before the stretch", lambda of: change("trace.direct.outside", 1)(of[0]),
+    ("times of the wrong stalls",
+     lambda of: change("stalls", [dataclasses.replace(stall, time_us=stall.time_us + 300)
+                                  for stall in of.tools[1].stalls])(of.tools[1]),
+     ["reclaimsnoop: half of the times"]),
+    ("a tool that did not start", in_tool(2, "startups", []), ["drsnoop: starts"]),
+    ("a stall before the stretch", change("facts.trace.direct.outside", 1),
      ["lie in the stretch"]),
 ]
 
 
 def check_comparison(tap):
     """Other tools' output is understood and judged."""
-    of, tools = compared()
-    tap.ok(tools[1].names == {"stress-ng-vm": Counts(2, 12500, 65), "a_1_2_5_b": Counts(1, 1)},
-           "drsnoop's lines are understood, whatever a comm looks like")
+    of = compared()
+    _, snoop, drsnoop, bpftrace = of.tools
+    names = {"stress-ng-vm": Counts(2, 12500, 65), "a_1_2_5_b": Counts(1, 1)}
+    tap.ok(drsnoop.names == names, "drsnoop's lines are understood, whatever a comm looks like")
     tap.ok(compare.parse_drsnoop("", "Lost 3 events on CPU #0!\n").lost == 3,
            "and what it says it lost")
-    tap.ok(tools[2].names == {"stress-ng-vm": Counts(2, 12500, 65), "a_1_2_5_b": Counts(1)}
-           and (tools[2].lost, tools[2].untimed) == (2, 1), "so is what bpftrace prints")
-    tap.ok(failures((of, tools), check_compared) == [], "tools that agree pass")
-    check_wrong(tap, (of, tools), WRONG_COMPARISON, check_compared)
+    tap.ok(bpftrace.names == {**names, "a_1_2_5_b": Counts(1)}
+           and (bpftrace.lost, bpftrace.untimed) == (2, 1), "so is what bpftrace prints")
+    tap.ok(snoop.names == names and snoop.lost == 0
+           and compare.parse_snoop("", "9 stalls: 0 printed, 4 lost, 5 hidden by the kernel").lost
+           == 9, "and reclaimsnoop")
+    tap.ok(compare.count_skipped('[{"id": 1}, {"name": "ab", "recursion_misses": 2},'
+                                 ' {"name": "ac"}, {"name": "b", "recursion_misses": 7}]', "a") == 2,
+           "bpftool says what the kernel hid from a tool")
+    tap.ok(failures(of, compare.check) == [], "tools that agree pass")
+    check_wrong(tap, of, WRONG_COMPARISON, compare.check)
+    text = compare.document([of, of])
+    tap.ok(text.count("\n## Linux 6.1.5-1\n") == 2
+           and "| reclaimsnoop | 3 | 0 us | 0 us | 20 | 1.0 |" in text
+           and "| drsnoop | 3 | 0 us | 0 us | 40 | 2.0 |" in text
+           and "Left out: x (1) does not start here (`no such thing`)." in text,
+           "the document has a section a kernel")
 
 
 def check_table(tap):
