@@ -10,7 +10,8 @@ MIN_STALLS = {"direct": 20, "memcg": 50}
 CULPRIT, CULPRIT_SHARE = "stress-ng-vm", 0.8
 # Threads of collectd, which stall when they are swapped out, and what runs
 # beside it. The slower the guest, the more of the load's time they live through.
-BYSTANDERS = ("collectd", "reader", "writer", "reclaimsnoop", "bpftrace", "bpftool")
+BYSTANDERS = ("collectd", "reader", "writer", "reclaimsnoop", "sysctl", "bpftrace",
+              "bpftool")
 
 # ftrace and the BPF programs stamp the same events one after the other, so
 # each stall differs by some microseconds; an interrupt between the two stamps

@@ -295,6 +295,9 @@ def _check_requests(events):
         yield (printed != [] and not extra,
                f"each {kind} stall that reclaimsnoop printed is one of ftrace's: task, pages, "
                f"order, flags ({len(printed)} printed, others: {_some(extra)})")
+    orders, flags = ({getattr(stall, field) for stall in events.truth} for field in ("order", "gfp"))
+    yield (len(orders) > 1 and len(flags) > 1,
+           f"stalls differ in what they ask for ({len(orders)} orders, {len(flags)} sets of flags)")
     yield (missing_number == _gone(events),
            "of ftrace's stalls only those are missing that reclaimsnoop says it did not print "
            f"({missing_number} of {len(events.truth)}, {_gone(events)} said)")

@@ -54,7 +54,8 @@ def right_events():
                                       ("memcg", "stress-ng-vm", 60, 2000)):
         for i in range(number):
             ours = pages // number + (pages % number if i == 0 else 0)
-            truth.append(Stall(100 + i % 4, kind, comm, ours, i % 3, "GFP_KERNEL", 1000.0 * i,
+            truth.append(Stall(100 + i % 4, kind, comm, ours, i % 3,
+                               "GFP_KERNEL" if i % 2 else "GFP_NOFS", 1000.0 * i,
                                1000000 * len(truth)))
     printed = [dataclasses.replace(stall, time_us=stall.time_us + 3.5,
                                    end_us=stall.end_us + OFFSET_US) for stall in truth]
@@ -123,8 +124,11 @@ WRONG = [
     ("order and flags swapped", alter_all(lambda stall: {"order": 3264, "gfp": "none"}),
      ["each direct stall", "each memcg stall", "of ftrace's stalls only"]),
     ("one order is another", alter(3, order=7), ["each direct stall", "of ftrace's stalls only"]),
-    ("one flag is missing", alter(150, gfp="GFP_NOFS"),
+    ("other flags", alter(150, gfp="none"),
      ["each memcg stall", "of ftrace's stalls only"]),
+    ("nothing but one order", lambda of: [
+        setattr(of, field, [dataclasses.replace(stall, order=0) for stall in getattr(of, field)])
+        for field in ("truth", "printed")], ["stalls differ"]),
     ("a page more", alter(3, pages=100),
      ["each direct stall", "of ftrace's stalls only", NAMES]),
     ("another task", alter(3, tid=99), ["each direct stall", "of ftrace's stalls only"]),
