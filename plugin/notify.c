@@ -123,7 +123,7 @@ static void dispatch(notification_t *notification) {
 }
 
 void notify_stall(struct notify *notify, const struct reclaim_event *event,
-                  uint64_t now_ns, cdtime_t now) {
+                  cdtime_t time) {
   char name[COMM_NAME_SIZE], gfp[256];
   comm_name(event->key.comm, event->key.flags & RECLAIM_ROW_KTHREAD,
             notify->config->fold, name);
@@ -139,8 +139,7 @@ void notify_stall(struct notify *notify, const struct reclaim_event *event,
   notify->told++;
   gfp_names_print(&notify->gfp, event->gfp_flags, gfp, sizeof(gfp));
   notification_t notification;
-  start_notification(&notification, name, reclaim_of(event),
-                     now - NS_TO_CDTIME_T(now_ns - event->end_ns));
+  start_notification(&notification, name, reclaim_of(event), time);
   print_stall(event, gfp, notification.message, sizeof(notification.message));
   add_meta(notify, &notification, event, gfp);
   dispatch(&notification);

@@ -26,11 +26,11 @@ struct notify {
 void notify_init(struct notify *notify, const struct config *config,
                  uint64_t interval_ns, uint64_t now_ns);
 
-/* Dispatches a notification of the stall, unless its name is not selected; or
- * counts it for the closing one, if EventsPerInterval were dispatched already.
- * `now_ns` is CLOCK_MONOTONIC, as of the event, and `now` the same moment. */
+/* Dispatches a notification of the stall, which ended at `time`, unless its
+ * name is not selected; or counts it for the closing one, if EventsPerInterval
+ * were dispatched already. */
 void notify_stall(struct notify *notify, const struct reclaim_event *event,
-                  uint64_t now_ns, cdtime_t now);
+                  cdtime_t time);
 
 /* Ends the interval if it is over: what was not told one by one in it, or was
  * lost, is told in one notification. `lost` counts from the start of all. */

@@ -22,7 +22,8 @@ struct watch {
 };
 
 static void take_event(void *notify, const struct reclaim_event *event) {
-  notify_stall(notify, event, monotonic_ns(), cdtime());
+  int64_t end_ns = (int64_t)event->end_ns + wall_clock_offset_ns();
+  notify_stall(notify, event, NS_TO_CDTIME_T(end_ns));
 }
 
 /* Returns early, and true, when the thread is to end. */

@@ -47,7 +47,7 @@ static struct reclaim_event event_of(const char *comm, uint64_t stall_ns) {
 }
 
 static void stall(struct reclaim_event event) {
-  notify_stall(&notify, &event, NOW_NS, NOW);
+  notify_stall(&notify, &event, NOW - MS_TO_CDTIME_T(500));
 }
 
 static bool told(const char *text) {
