@@ -126,9 +126,9 @@ def check_staller(tap, arrivals, staller):
 def test_every_stall(tap):
     """All stalls of a load, few told one by one, the rest in sums."""
     inbox, trace = Inbox(), Trace()
-    collectd = Collectd("EventThreshold 0.000001\nEventsPerInterval 40\nKinds memcg",
+    collectd = Collectd("EventThreshold 0.000001\nEventsPerInterval 60\nKinds memcg",
                         more=inbox.configuration()).start()
-    staller = Staller([b"plain", FORGER], 256, leader=b"leader")
+    staller = Staller([b"plain", FORGER], 64, seconds=3, leader=b"leader")
     staller.wait()
     collectd.wait_reads(3)
     stalls = trace.stalls()
@@ -144,7 +144,7 @@ def test_every_stall(tap):
     tap.equal(told, len(stalls), "each stall is told, alone or in a sum")
     tap.equal(collectd.growth("reclaim/total_events-events_lost"), lost,
               "what was lost is what the health series says")
-    tap.ok(closing and len(closing) < len(single) <= 40 * (len(closing) + 1),
+    tap.ok(closing and len(closing) < len(single) <= 60 * (len(closing) + 1),
            "EventsPerInterval are told one by one", (len(closing), len(single)))
 
     tap.ok({one(a, "Severity") for a in arrivals} == {"WARNING"} and
