@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "host.h"
+
+#define TEXT_SIZE (32 * 1024)
+
+static const char *next_line(const char *line) {
+  line += strcspn(line, "\n");
+  return *line == '\n' ? line + 1 : line;
+}
+
+void host_parse_vmstat(const char *text, struct host_account *account) {
+  uint64_t allocstall = 0;
+  for (const char *line = text; *line != '\0'; line = next_line(line)) {
+    char key[64];
+    uint64_t value;
+    if (sscanf(line, "%63[a-z0-9_] %" SCNu64, key, &value) != 2)
+      continue;
+    if (strcmp(key, "allocstall") == 0 ||
+        strncmp(key, "allocstall_", strlen("allocstall_")) == 0) {
+      allocstall += value;
+      account->has_allocstall = true;
+      account->allocstall = allocstall;
+    } else if (strcmp(key, "compact_stall") == 0) {
+      account->has_compact_stall = true;
+      account->compact_stall = value;
+    } else if (strcmp(key, "oom_kill") == 0) {
+      account->has_oom_kill = true;
+      account->oom_kill = value;
+    }
+  }
+}
+
+void host_parse_pressure(const char *text, struct host_account *account) {
+  for (const char *line = text; *line != '\0'; line = next_line(line)) {
+    char share[8];
+    uint64_t total_us;
+    if (sscanf(line, "%7s avg10=%*s avg60=%*s avg300=%*s total=%" SCNu64, share,
+               &total_us) != 2)
+      continue;
+    if (strcmp(share, "some") == 0) {
+      account->has_psi_some = true;
+      account->psi_some_us = total_us;
+    } else if (strcmp(share, "full") == 0) {
+      account->has_psi_full = true;
+      account->psi_full_us = total_us;
+    }
+  }
+}
+
+/* Reads a whole file, and ends it by a NUL. */
+static int read_text(const char *proc, const char *name, char text[TEXT_SIZE]) {
+  char path[PATH_MAX];
+  snprintf(path, sizeof(path), "%s/%s", proc, name);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return -errno;
+
+  int err = 0;
+  size_t used = 0;
+  ssize_t got;
+  while ((got = read(fd, text + used, TEXT_SIZE - used)) > 0)
+    used += (size_t)got;
+  if (got < 0)
+    err = -errno;
+  else if (used == TEXT_SIZE)
+    err = -EFBIG;
+  else
+    text[used] = '\0';
+  close(fd);
+  return err;
+}
+
+int host_read(const char *proc, struct host_account *account) {
+  char text[TEXT_SIZE];
+  if (!proc)
+    proc = "/proc";
+  *account = (struct host_account){.has_allocstall = false};
+  int err = read_text(proc, "vmstat", text);
+  if (err != 0)
+    return err;
+  host_parse_vmstat(text, account);
+  if (read_text(proc, "pressure/memory", text) == 0)
+    host_parse_pressure(text, account);
+  return 0;
+}
+
+double host_coverage(uint64_t counted, uint64_t allocstall_begin,
+                     uint64_t allocstall) {
+  if (allocstall <= allocstall_begin)
+    return 1;
+  return (double)counted / (double)(allocstall - allocstall_begin);
+}
