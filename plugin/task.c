@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "task.h"
+
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+
+static uint64_t tick_ns(void) {
+  return 1000000000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
+/* The comm can hold anything, also what looks like the fields behind it: the
+ * last parenthesis is its end. */
+int task_parse_stat(const char *stat, uint64_t asleep_ns, struct task *task) {
+  const char *comm = strchr(stat, '('), *end = strrchr(stat, ')');
+  if (!comm || !end || end < comm)
+    return -EINVAL;
+  size_t len = (size_t)(end - comm - 1);
+  *task = (struct task){0};
+  memcpy(task->comm, comm + 1,
+         len < sizeof(task->comm) ? len : sizeof(task->comm));
+  uint64_t flags, start_ticks;
+  if (sscanf(end + 1,
+             " %c %*s %*s %*s %*s %*s %" SCNu64 " %*s %*s %*s %*s %*s %*s %*s "
+             "%*s %*s %*s %*s %*s %" SCNu64,
+             &task->state, &flags, &start_ticks) != 3)
+    return -EINVAL;
+  task->kthread = flags & PF_KTHREAD;
+  uint64_t start_ns = start_ticks * tick_ns();
+  task->start_ns = start_ns > asleep_ns ? start_ns - asleep_ns : 0;
+  return 0;
+}
+
+/* Reads a small file of /proc whole; a comm in it may hold any byte but NUL. */
+static int read_file(uint32_t tid, const char *name, char *text, size_t size) {
+  char path[64];
+  snprintf(path, sizeof(path), "/proc/%" PRIu32 "/%s", tid, name);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return -errno;
+  ssize_t len = read(fd, text, size - 1);
+  int err = len < 0 ? -errno : 0;
+  close(fd);
+  text[len > 0 ? len : 0] = '\0';
+  return err;
+}
+
+static uint64_t now_ns(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+int task_read(uint32_t tid, struct task *task) {
+  char stat[1024];
+  int err = read_file(tid, "stat", stat, sizeof(stat));
+  if (err != 0)
+    return err;
+  uint64_t monotonic_ns = now_ns(CLOCK_MONOTONIC);
+  return task_parse_stat(stat, now_ns(CLOCK_BOOTTIME) - monotonic_ns, task);
+}
+
+int task_read_leader_comm(uint32_t tid, char comm[RECLAIM_COMM_SIZE]) {
+  char text[1024];
+  uint32_t tgid;
+  int err = read_file(tid, "status", text, sizeof(text));
+  /* The comm is escaped in this file, and ends with its line. */
+  const char *line = err == 0 ? strstr(text, "\nTgid:") : NULL;
+  if (err != 0)
+    return err;
+  if (!line || sscanf(line, "\nTgid: %" SCNu32, &tgid) != 1)
+    return -EINVAL;
+  err = read_file(tgid, "comm", text, sizeof(text));
+  if (err != 0)
+    return err;
+  size_t len = strlen(text);
+  memset(comm, 0, RECLAIM_COMM_SIZE);
+  memcpy(comm, text,
+         len > RECLAIM_COMM_SIZE ? RECLAIM_COMM_SIZE : len - (len > 0));
+  return 0;
+}
+
+bool task_can_stall_since(const struct task *task, uint64_t begin_ns) {
+  return (task->state == 'R' || task->state == 'D') &&
+         task->start_ns <= begin_ns + tick_ns();
+}
