@@ -14,12 +14,15 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 // Set between open and load.
-const volatile bool read_task = true; // false: task_struct must not be read
+const volatile bool read_kernel = true; // false: its memory must not be read
 const volatile bool group_by_process = false;
 const volatile __u32 only_pid = 0; // of a process or a thread; 0: all
 const volatile bool events_on = false;
 const volatile __u64 event_min_ns = 0; // shorter stalls are no events
 const volatile bool event_stacks = false;
+
+#define THROTTLE_WORDS 1024
+#define COMPACT_WORDS 1024
 
 // Preallocated, since stalls come when memory is short. User space sets the
 // number of rows; the template inside open_table keeps its own.
@@ -50,6 +53,7 @@ struct begin_map {
 struct begin_map direct_words SEC(".maps");
 struct begin_map memcg_words SEC(".maps");
 struct begin_map node_words SEC(".maps");
+struct begin_map compact_words SEC(".maps");
 
 // Beside the words, where events are on: what each stall asked for.
 struct detail_map {
@@ -61,6 +65,25 @@ struct detail_map {
 struct detail_map direct_details SEC(".maps");
 struct detail_map memcg_details SEC(".maps");
 struct detail_map node_details SEC(".maps");
+struct detail_map compact_details SEC(".maps");
+
+// By tid: which programs saw a throttling, where programs are preempted; as
+// `copy << 22 | tid`.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, THROTTLE_WORDS);
+  __type(key, __u32);
+  __type(value, __u64);
+} throttle_seen SEC(".maps");
+
+// By tid: for what order a zone was last found suitable, where the kernel does
+// not tell whose compaction it is; as a detail.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, COMPACT_WORDS);
+  __type(key, __u32);
+  __type(value, __u64);
+} compact_orders SEC(".maps");
 
 struct {
   __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -79,6 +102,9 @@ __u64 events_lost;
 
 // Stalls that a later end program of a kind counted, since start.
 __u64 rescued[RECLAIM_KINDS];
+
+// Ends of a kind that are no task's stall, as each program saw them.
+__u64 passed_over[RECLAIM_KINDS][RECLAIM_COPIES];
 
 static const struct reclaim_row empty_row;
 static const __u64 bounds_ns[] = RECLAIM_BOUNDS_NS;
@@ -119,7 +145,7 @@ static __always_inline __u64 pack_detail(__u64 order, __u64 gfp_flags) {
 // leave it to one of them; the other's stall ends untimed, and is counted so.
 // The detail has its own tid, since it may be the other's.
 static __always_inline int stall_begin(void *word_map, void *detail_map,
-                                       bool later, __u64 detail) {
+                                       __u32 copy, __u64 detail) {
   __u64 now_ns = bpf_ktime_get_ns();
   __u32 tid = current_tid();
   struct reclaim_begin_words *words = words_in(word_map);
@@ -133,7 +159,7 @@ static __always_inline int stall_begin(void *word_map, void *detail_map,
   for (__u32 probe = 0; probe < RECLAIM_BEGIN_PROBES; probe++) {
     __u64 word = *word_at(words, tid, probe);
     if ((word & RECLAIM_TID_MASK) == tid) {
-      if (later && word_age_ns(word, now_ns) < RECLAIM_FRESH_NS)
+      if (copy > 1 && word_age_ns(word, now_ns) < RECLAIM_FRESH_NS)
         return 0;
       mine = probe;
       break;
@@ -190,7 +216,7 @@ static __always_inline struct stall take_stall(void *word_map,
   return stall;
 }
 
-// read_task is false where lockdown=confidentiality refuses the helper behind
+// read_kernel is false where lockdown=confidentiality refuses the helper behind
 // these reads (kernel/trace/bpf_trace.c: bpf_tracing_func_proto).
 static __always_inline __u32 read_kthread_flag(struct task_struct *task) {
   return BPF_CORE_READ(task, flags) & PF_KTHREAD ? RECLAIM_ROW_KTHREAD : 0;
@@ -206,7 +232,7 @@ static __always_inline void read_leader_comm(struct task_struct *task,
 
 static __always_inline void fill_key(struct reclaim_row_key *key, __u32 kind) {
   key->kind = kind;
-  if (read_task) {
+  if (read_kernel) {
     struct task_struct *task = (struct task_struct *)bpf_get_current_task();
     key->flags = read_kthread_flag(task);
     if (group_by_process) {
@@ -268,7 +294,7 @@ static __always_inline void add_time(struct reclaim_row *row, __u64 stall_ns) {
 
 static __always_inline void count_stall(const struct stall *stall,
                                         const struct reclaim_row_key *key,
-                                        __u64 nr_reclaimed) {
+                                        __u64 nr_reclaimed, bool reclaims) {
   __u32 zero = 0;
   void *table = bpf_map_lookup_elem(&open_table, &zero);
   if (!table)
@@ -280,7 +306,7 @@ static __always_inline void count_stall(const struct stall *stall,
   __sync_fetch_and_add(&row->stalls, 1);
   if (nr_reclaimed)
     __sync_fetch_and_add(&row->pages, nr_reclaimed);
-  else
+  else if (reclaims)
     __sync_fetch_and_add(&row->fruitless, 1);
   if (stall->ns != RECLAIM_UNTIMED)
     add_time(row, stall->ns);
@@ -320,24 +346,30 @@ static __always_inline bool is_wanted(void) {
   return !only_pid || (__u32)pid_tgid == only_pid || pid_tgid >> 32 == only_pid;
 }
 
+static __always_inline void tell_stall(void *ctx, __u32 kind,
+                                       const struct stall *stall,
+                                       __u64 nr_reclaimed, bool reclaims) {
+  if (!is_wanted())
+    return;
+  struct reclaim_row_key key = {};
+  fill_key(&key, kind);
+  count_stall(stall, &key, nr_reclaimed, reclaims);
+  if (events_on)
+    send_event(ctx, stall, &key, nr_reclaimed);
+}
+
 // The first program to find the begin word counts the stall and takes the word
 // away; later ones count only with a word, so that nothing counts twice.
 static __always_inline int stall_end(void *ctx, void *word_map,
                                      void *detail_map, __u32 kind,
-                                     __u64 nr_reclaimed, bool later) {
+                                     __u64 nr_reclaimed, bool reclaims,
+                                     bool needs_word, __u32 copy) {
   struct stall stall = take_stall(word_map, detail_map);
-  if (later) {
-    if (stall.ns == RECLAIM_UNTIMED)
-      return 0;
-    __sync_fetch_and_add(&rescued[kind], 1);
-  }
-  if (!is_wanted())
+  if (stall.ns == RECLAIM_UNTIMED && (needs_word || copy > 1))
     return 0;
-  struct reclaim_row_key key = {};
-  fill_key(&key, kind);
-  count_stall(&stall, &key, nr_reclaimed);
-  if (events_on)
-    send_event(ctx, &stall, &key, nr_reclaimed);
+  if (copy > 1)
+    __sync_fetch_and_add(&rescued[kind], 1);
+  tell_stall(ctx, kind, &stall, nr_reclaimed, reclaims);
   return 0;
 }
 
@@ -346,10 +378,35 @@ static __always_inline int stall_end(void *ctx, void *word_map,
 // program on that CPU (kernel/trace/bpf_trace.c: __bpf_trace_run). There each
 // program is attached three times, for the events that the first misses: of two
 // copies both are busy now and then. The commit gave tp_transition_snapshot its
-// member srcu_gp. Run once after loading.
-SEC("raw_tp")
-int programs_are_preempted(void *ctx) {
+// member srcu_gp.
+static __always_inline bool programs_are_preempted(void) {
   return bpf_core_field_exists(struct tp_transition_snapshot, srcu_gp);
+}
+
+// Since Linux 6.1 or earlier; 5.10 has only page frame numbers.
+static __always_inline bool has_compact_control(void) {
+  return bpf_core_type_exists(btf_trace_mm_compaction_begin___control);
+}
+
+// Run once after loading; returns RECLAIM_KERNEL_*.
+SEC("raw_tp")
+int describe_kernel(void *ctx) {
+  return (programs_are_preempted() ? RECLAIM_KERNEL_PREEMPTS : 0) |
+         (has_compact_control() ? RECLAIM_KERNEL_TELLS_COMPACTION : 0);
+}
+
+// A kernel thread whose comm begins so. A user can give himself any comm, but
+// not the flag.
+static __always_inline bool is_kernel_thread(const char *begin, __u32 len) {
+  if (read_kernel &&
+      !read_kthread_flag((struct task_struct *)bpf_get_current_task()))
+    return false;
+  char comm[RECLAIM_COMM_SIZE];
+  bpf_get_current_comm(comm, sizeof(comm));
+  for (__u32 i = 0; i < len; i++)
+    if (comm[i] != begin[i])
+      return false;
+  return true;
 }
 
 // The arguments of each _begin. Linux 7.1 put gfp_flags first, except for node
@@ -377,24 +434,122 @@ static __always_inline __u64 node_detail(struct bpf_raw_tracepoint_args *ctx) {
 
 // nr_reclaimed is the first argument of each _end, Linux 5.10 to 7.2
 // (include/trace/events/vmscan.h).
-#define PROGRAM_PAIR(name, kind, suffix, later)                                \
+#define RECLAIM_PROGRAMS(name, kind, suffix, copy)                             \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_begin")                              \
   int name##_begin##suffix(struct bpf_raw_tracepoint_args *ctx) {              \
-    return stall_begin(&name##_words, &name##_details, later,                  \
+    return stall_begin(&name##_words, &name##_details, copy,                   \
                        events_on ? name##_detail(ctx) : 0);                    \
   }                                                                            \
                                                                                \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_end")                                \
   int name##_end##suffix(struct bpf_raw_tracepoint_args *ctx) {                \
     return stall_end(ctx, &name##_words, &name##_details, kind, ctx->args[0],  \
-                     later);                                                   \
+                     true, false, copy);                                       \
   }
 
-#define PROGRAMS(name, kind)                                                   \
-  PROGRAM_PAIR(name, kind, , false)                                            \
-  PROGRAM_PAIR(name, kind, _2, true)                                           \
-  PROGRAM_PAIR(name, kind, _3, true)
+// A zone is compacted by a task that wants to allocate, by kcompactd, or by a
+// task that wrote to compact_memory; only the first is a stall. struct
+// compact_control says which it is (mm/compaction.c: compact_zone_order).
+static __always_inline struct compact_control *
+read_compact_control(struct bpf_raw_tracepoint_args *ctx) {
+  return (struct compact_control *)ctx->args[0];
+}
 
-PROGRAMS(direct, RECLAIM_DIRECT)
-PROGRAMS(memcg, RECLAIM_MEMCG)
-PROGRAMS(node, RECLAIM_NODE)
+// Where there is none (5.10), compact_zone asks just before whether the zone is
+// suitable for an order; that is -1 for all of a zone (is_via_compact_memory).
+SEC("raw_tp/mm_compaction_suitable")
+int compact_order(struct bpf_raw_tracepoint_args *ctx) {
+  __u32 tid = current_tid(), at = tid & (COMPACT_WORDS - 1);
+  __u64 *order = bpf_map_lookup_elem(&compact_orders, &at);
+  if (order)
+    *order = pack_detail((__u32)ctx->args[1], 0) | tid;
+  return 0;
+}
+
+static __always_inline int compact_begin_unsaid(__u32 copy) {
+  __u32 tid = current_tid(), at = tid & (COMPACT_WORDS - 1);
+  __u64 *order = bpf_map_lookup_elem(&compact_orders, &at);
+  __u64 all = pack_detail(RECLAIM_ORDER_UNKNOWN, 0) | tid;
+  if (!order || *order == all || is_kernel_thread("kcompactd", 9))
+    return 0;
+  return stall_begin(&compact_words, &compact_details, copy,
+                     pack_detail(RECLAIM_ORDER_UNKNOWN, 0));
+}
+
+#define COMPACT_PROGRAMS(name, kind, suffix, copy)                             \
+  SEC("raw_tp/mm_compaction_begin")                                            \
+  int name##_begin##suffix(struct bpf_raw_tracepoint_args *ctx) {              \
+    if (!has_compact_control())                                                \
+      return compact_begin_unsaid(copy);                                       \
+    struct compact_control *control = read_compact_control(ctx);               \
+    if (!read_kernel || !BPF_CORE_READ(control, direct_compaction))            \
+      return 0;                                                                \
+    return stall_begin(&name##_words, &name##_details, copy,                   \
+                       pack_detail((__u32)BPF_CORE_READ(control, order),       \
+                                   BPF_CORE_READ(control, gfp_mask)));         \
+  }                                                                            \
+                                                                               \
+  SEC("raw_tp/mm_compaction_end")                                              \
+  int name##_end##suffix(struct bpf_raw_tracepoint_args *ctx) {                \
+    if (has_compact_control()) {                                               \
+      struct compact_control *control = read_compact_control(ctx);             \
+      if (!read_kernel || !BPF_CORE_READ(control, direct_compaction)) {        \
+        __sync_fetch_and_add(&passed_over[kind][copy - 1], 1);                 \
+        return 0;                                                              \
+      }                                                                        \
+    }                                                                          \
+    return stall_end(ctx, &name##_words, &name##_details, kind, 0, false,      \
+                     !has_compact_control(), copy);                            \
+  }
+
+// A throttling is one event, without a begin word that says whether an earlier
+// program saw it: each leaves its number. The last event of a task ends with
+// the last number, or with that of the last program that saw it.
+static __always_inline bool is_seen_first(__u32 copy) {
+  if (!programs_are_preempted())
+    return true;
+  __u32 tid = current_tid(), at = tid & (THROTTLE_WORDS - 1);
+  volatile __u64 *seen = bpf_map_lookup_elem(&throttle_seen, &at);
+  if (!seen)
+    return copy == 1;
+  __u64 last = *seen;
+  if (copy == 1 || last == 0) {
+    *seen = (__u64)copy << RECLAIM_TID_BITS | tid;
+    return true;
+  }
+  if ((last & RECLAIM_TID_MASK) != tid)
+    return false; // another's: if no other copy ran, this stall is unseen
+  *seen = (__u64)copy << RECLAIM_TID_BITS | tid;
+  return last >> RECLAIM_TID_BITS >= copy;
+}
+
+// Arguments: nid, usec_timeout, usec_delayed, reason (since Linux 5.16).
+// kswapd's waits are nobody's stall.
+#define THROTTLE_PROGRAM(name, kind, suffix, copy)                             \
+  SEC("raw_tp/mm_vmscan_throttled")                                            \
+  int name##_end##suffix(struct bpf_raw_tracepoint_args *ctx) {                \
+    if (is_kernel_thread("kswapd", 6)) {                                       \
+      __sync_fetch_and_add(&passed_over[kind][copy - 1], 1);                   \
+      return 0;                                                                \
+    }                                                                          \
+    if (!is_seen_first(copy))                                                  \
+      return 0;                                                                \
+    if (copy > 1)                                                              \
+      __sync_fetch_and_add(&rescued[kind], 1);                                 \
+    struct stall stall = {.end_ns = bpf_ktime_get_ns(),                        \
+                          .ns = (__u32)ctx->args[2] * 1000ULL,                 \
+                          .detail = pack_detail(RECLAIM_ORDER_UNKNOWN, 0)};    \
+    tell_stall(ctx, kind, &stall, 0, false);                                   \
+    return 0;                                                                  \
+  }
+
+#define COPIES(PROGRAMS, name, kind)                                           \
+  PROGRAMS(name, kind, , 1)                                                    \
+  PROGRAMS(name, kind, _2, 2)                                                  \
+  PROGRAMS(name, kind, _3, 3)
+
+COPIES(RECLAIM_PROGRAMS, direct, RECLAIM_DIRECT)
+COPIES(RECLAIM_PROGRAMS, memcg, RECLAIM_MEMCG)
+COPIES(RECLAIM_PROGRAMS, node, RECLAIM_NODE)
+COPIES(COMPACT_PROGRAMS, compact, RECLAIM_COMPACT)
+COPIES(THROTTLE_PROGRAM, throttle, RECLAIM_THROTTLE)

@@ -8,9 +8,11 @@
 #endif
 
 enum reclaim_kind {
-  RECLAIM_DIRECT, /* mm_vmscan_direct_reclaim_begin/_end */
-  RECLAIM_MEMCG,  /* mm_vmscan_memcg_reclaim_begin/_end */
-  RECLAIM_NODE,   /* mm_vmscan_node_reclaim_begin/_end */
+  RECLAIM_DIRECT,   /* mm_vmscan_direct_reclaim_begin/_end */
+  RECLAIM_MEMCG,    /* mm_vmscan_memcg_reclaim_begin/_end */
+  RECLAIM_NODE,     /* mm_vmscan_node_reclaim_begin/_end */
+  RECLAIM_COMPACT,  /* mm_compaction_begin/_end, of allocating tasks */
+  RECLAIM_THROTTLE, /* mm_vmscan_throttled: at its end, with its delay */
   RECLAIM_KINDS
 };
 
@@ -40,6 +42,9 @@ enum reclaim_kind {
 #define RECLAIM_NS_MASK ((1ULL << (64 - RECLAIM_TID_BITS)) - 1)
 #define RECLAIM_STALE_NS 3600000000000ULL /* then a word may be taken over */
 
+/* Programs on one tracepoint, where programs are preempted. */
+#define RECLAIM_COPIES 3
+
 /* A later begin program takes an own word younger than this for the work of
  * the first, not for one that an end left behind. */
 #define RECLAIM_FRESH_NS 100000000ULL
@@ -55,6 +60,10 @@ struct reclaim_begin_words {
 #define RECLAIM_ROW_KTHREAD 1U /* the task has PF_KTHREAD */
 /* Stalls that found the table full: the key has no comm. */
 #define RECLAIM_ROW_OVERFLOW 2U
+
+/* What kind of kernel this is, as far as the programs care. */
+#define RECLAIM_KERNEL_PREEMPTS 1U         /* programs on tracepoints */
+#define RECLAIM_KERNEL_TELLS_COMPACTION 2U /* whose compaction it is */
 
 struct reclaim_row_key {
   char comm[RECLAIM_COMM_SIZE]; /* raw bytes, zero after the first NUL */

@@ -45,9 +45,16 @@ struct tp_transition_snapshot {
   unsigned long srcu_gp;
 } __attribute__((preserve_access_index));
 
-/* include/trace/events/vmscan.h: prototypes of tracepoints, as BTF has them.
- * What is behind ___ is not part of a name; integers all count as alike, so
- * that the number of arguments tells them apart. */
+/* mm/internal.h */
+struct compact_control {
+  unsigned int gfp_mask;
+  int order;
+  _Bool direct_compaction;
+} __attribute__((preserve_access_index));
+
+/* include/trace/events/vmscan.h, compaction.h: prototypes of tracepoints, as
+ * BTF has them. What is behind ___ is not part of a name; integers all count as
+ * alike, so that the number of arguments tells them apart. */
 struct mem_cgroup {}; /* a declaration is not compatible with a type */
 typedef void (*btf_trace_mm_vmscan_direct_reclaim_begin___order_gfp)(
     void *, int order, unsigned int gfp_flags);
@@ -60,5 +67,8 @@ typedef void (*btf_trace_mm_vmscan_memcg_reclaim_begin___gfp_order)(
 typedef void (*btf_trace_mm_vmscan_node_reclaim_begin)(void *, int nid,
                                                        int order,
                                                        unsigned int gfp_flags);
+typedef void (*btf_trace_mm_compaction_begin___control)(
+    void *, struct compact_control *, unsigned long zone_start,
+    unsigned long zone_end, _Bool sync);
 
 #endif

@@ -253,8 +253,7 @@ static bool check_kind(FILE *out, const struct bpf_source_options *wanted,
   struct bpf_source *source = NULL;
   int err = bpf_source_new(&options, keep_complaint, &source);
   bool there = err == 0 && bpf_source_is_attached(source, kind);
-  snprintf(found, sizeof(found), "vmscan:mm_vmscan_%s_reclaim_begin and _end",
-           kind_name(kind));
+  snprintf(found, sizeof(found), "attached to %s", bpf_source_tracepoint(kind));
   tell(out, &check,
        there      ? CHECK_OK
        : err == 0 ? CHECK_WARN

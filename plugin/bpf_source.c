@@ -14,19 +14,41 @@
 
 #define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
 
+/* What a kind's programs are attached to. */
+enum edge { BEGIN, END, ASIDE, EDGES };
+
+static const struct {
+  const char *names[EDGES]; /* `category:event`; NULL: none */
+} tracepoints[RECLAIM_KINDS] = {
+    [RECLAIM_DIRECT] = {{"vmscan:mm_vmscan_direct_reclaim_begin",
+                         "vmscan:mm_vmscan_direct_reclaim_end", NULL}},
+    [RECLAIM_MEMCG] = {{"vmscan:mm_vmscan_memcg_reclaim_begin",
+                        "vmscan:mm_vmscan_memcg_reclaim_end", NULL}},
+    [RECLAIM_NODE] = {{"vmscan:mm_vmscan_node_reclaim_begin",
+                       "vmscan:mm_vmscan_node_reclaim_end", NULL}},
+    [RECLAIM_COMPACT] = {{"compaction:mm_compaction_begin",
+                          "compaction:mm_compaction_end",
+                          "compaction:mm_compaction_suitable"}},
+    [RECLAIM_THROTTLE] = {{NULL, "vmscan:mm_vmscan_throttled", NULL}},
+};
+
 /* The programs of a kind in the order in which they are attached, and so run.
  * Ends first: a stall that both begins and ends while its kind is being
  * attached is then untimed, and leaves no begin word behind. */
 static const struct part {
-  const char *edge;    /* of the tracepoint */
+  enum edge edge;
   const char *program; /* behind the kind's name */
-  bool later;          /* only where programs are preempted */
+  unsigned copy;       /* later ones only where programs are preempted */
 } parts[] = {
-    {"end", "end", false},      {"end", "end_2", true},
-    {"end", "end_3", true},     {"begin", "begin", false},
-    {"begin", "begin_2", true}, {"begin", "begin_3", true},
+    {END, "end", 1},       {END, "end_2", 2},   {END, "end_3", 3},
+    {ASIDE, "order", 1},   {BEGIN, "begin", 1}, {BEGIN, "begin_2", 2},
+    {BEGIN, "begin_3", 3},
 };
 enum { FIRST_END, PARTS = sizeof(parts) / sizeof(*parts) };
+
+static const char *tracepoint_of(enum reclaim_kind kind, size_t part) {
+  return tracepoints[kind].names[parts[part].edge];
+}
 
 struct bpf_source {
   struct reclaim_bpf *skel;
@@ -34,8 +56,9 @@ struct bpf_source {
   size_t open;    /* the table that the programs write to */
   bool undrained; /* the other one still has its rows */
   size_t max_rows;
-  bool preempted; /* programs are: the later ones are needed */
+  uint32_t kernel; /* RECLAIM_KERNEL_* */
   bool attached[RECLAIM_KINDS];
+  bool absent[RECLAIM_KINDS]; /* the kernel has no such tracepoint */
   struct bpf_link *links[RECLAIM_KINDS][PARTS];
   struct {
     uint64_t unseen; /* ends that no program counted, at the last drain */
@@ -92,25 +115,32 @@ static void leave_out(struct bpf_source *source,
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
     bool on = options->kinds[kind];
     for (size_t part = 0; part < PARTS; part++)
-      bpf_program__set_autoload(find_program(source, kind, part), on);
-    bpf_map__set_autocreate(find_map(source, kind, "words"), on);
-    bpf_map__set_autocreate(find_map(source, kind, "details"),
-                            on && options->events);
+      if (tracepoint_of(kind, part))
+        bpf_program__set_autoload(find_program(source, kind, part), on);
+    if (tracepoints[kind].names[BEGIN]) {
+      bpf_map__set_autocreate(find_map(source, kind, "words"), on);
+      bpf_map__set_autocreate(find_map(source, kind, "details"),
+                              on && options->events);
+    }
   }
+  bpf_map__set_autocreate(source->skel->maps.throttle_seen,
+                          options->kinds[RECLAIM_THROTTLE]);
+  bpf_map__set_autocreate(source->skel->maps.compact_orders,
+                          options->kinds[RECLAIM_COMPACT]);
   bpf_map__set_autocreate(source->skel->maps.events, options->events);
   bpf_map__set_autocreate(source->skel->maps.stacks, options->event_stacks);
 }
 
 static int open_and_load(struct bpf_source *source,
                          const struct bpf_source_options *options,
-                         bool read_task) {
+                         bool read_kernel) {
   LIBBPF_OPTS(bpf_object_open_opts, open_options,
               .btf_custom_path = options->btf_file);
   source->skel = reclaim_bpf__open_opts(&open_options);
   if (!source->skel)
     return -errno;
 
-  source->skel->rodata->read_task = read_task;
+  source->skel->rodata->read_kernel = read_kernel;
   source->skel->rodata->group_by_process = options->group_by_process;
   source->skel->rodata->only_pid = options->only_pid;
   source->skel->rodata->events_on = options->events;
@@ -133,39 +163,52 @@ static int open_and_load(struct bpf_source *source,
   return err;
 }
 
-/* Under lockdown=confidentiality the helper that reads task_struct is refused
- * (kernel/trace/bpf_trace.c, since Linux 5.4), but the rest is not. */
+/* Under lockdown=confidentiality the helper that reads kernel memory is refused
+ * (kernel/trace/bpf_trace.c, since Linux 5.4), but the rest is not. Whose a
+ * compaction is stands in that memory. */
 static int load(struct bpf_source *source,
                 const struct bpf_source_options *options, log_fn log) {
   int err = open_and_load(source, options, true);
-  if (err != 0 && open_and_load(source, options, false) == 0) {
+  struct bpf_source_options fewer = *options;
+  fewer.kinds[RECLAIM_COMPACT] = false;
+  if (err != 0 && open_and_load(source, &fewer, false) == 0) {
     log_printf(log, RECLAIM_LOG_WARNING,
-               "the kernel does not let BPF programs read task_struct (%s; "
+               "the kernel does not let BPF programs read its memory (%s; "
                "lockdown=confidentiality does that): kernel threads are folded "
-               "like other tasks%s",
+               "like other tasks%s%s",
                strerror(-err),
-               options->group_by_process ? ", and GroupBy is comm" : "");
+               options->group_by_process ? ", GroupBy is comm" : "",
+               options->kinds[RECLAIM_COMPACT]
+                   ? ", stalls of kind compact are not counted"
+                   : "");
     err = 0;
   }
   return err;
 }
 
+static bool is_loaded(const struct bpf_source *source, enum reclaim_kind kind,
+                      size_t part) {
+  return tracepoint_of(kind, part) &&
+         bpf_program__fd(find_program(source, kind, part)) >= 0;
+}
+
 static bool is_needed(const struct bpf_source *source, size_t part) {
-  return source->preempted || !parts[part].later;
+  if (parts[part].edge == ASIDE)
+    return !(source->kernel & RECLAIM_KERNEL_TELLS_COMPACTION);
+  return parts[part].copy == 1 || source->kernel & RECLAIM_KERNEL_PREEMPTS;
 }
 
 /* Asks the object, which was fitted to the kernel's types; and drops what has
  * answered or is not needed. */
-static void find_out_preemption(struct bpf_source *source,
-                                const struct bpf_source_options *options) {
-  struct bpf_program *probe = source->skel->progs.programs_are_preempted;
+static void find_out_kernel(struct bpf_source *source) {
+  struct bpf_program *probe = source->skel->progs.describe_kernel;
   LIBBPF_OPTS(bpf_test_run_opts, run);
-  source->preempted =
-      bpf_prog_test_run_opts(bpf_program__fd(probe), &run) == 0 && run.retval;
+  if (bpf_prog_test_run_opts(bpf_program__fd(probe), &run) == 0)
+    source->kernel = run.retval;
   bpf_program__unload(probe);
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     for (size_t part = 0; part < PARTS; part++)
-      if (options->kinds[kind] && !is_needed(source, part))
+      if (is_loaded(source, kind, part) && !is_needed(source, part))
         bpf_program__unload(find_program(source, kind, part));
 }
 
@@ -272,10 +315,21 @@ static int swap_tables(struct bpf_source *source,
   return 0;
 }
 
+/* Ends of which the first program did not see that they are no task's stall. */
+static uint64_t passed_over_unseen(const struct bpf_source *source,
+                                   enum reclaim_kind kind) {
+  const volatile __u64 *seen = source->skel->bss->passed_over[kind];
+  uint64_t first = seen[0], most = first;
+  for (size_t copy = 1; copy < RECLAIM_COPIES; copy++)
+    if (seen[copy] > most)
+      most = seen[copy];
+  return most - first;
+}
+
 /* Stalls of which no end program saw the end, as far as not told yet: runs of
- * the first that the kernel skipped, less what the later ones counted. A task
- * between the programs looks as if all had missed it; so only what was unseen
- * at the last drain too is told. */
+ * the first that the kernel skipped, less what the later ones counted or passed
+ * over. A task between the programs looks as if all had missed it; so only what
+ * was unseen at the last drain too is told. */
 static uint64_t take_lost(struct bpf_source *source, enum reclaim_kind kind) {
   struct bpf_prog_info info = {0};
   __u32 size = sizeof(info);
@@ -284,7 +338,8 @@ static uint64_t take_lost(struct bpf_source *source, enum reclaim_kind kind) {
     return 0;
   /* Read first (Linux 5.12): what later ones count meanwhile only delays. */
   uint64_t skipped = info.recursion_misses;
-  uint64_t counted = *(volatile __u64 *)&source->skel->bss->rescued[kind];
+  uint64_t counted = *(volatile __u64 *)&source->skel->bss->rescued[kind] +
+                     passed_over_unseen(source, kind);
   uint64_t unseen = skipped > counted ? skipped - counted : 0;
   uint64_t lost = unseen < source->missed[kind].unseen
                       ? unseen
@@ -379,23 +434,22 @@ static struct bpf_link *attach(struct bpf_source *source,
                                const struct bpf_source_options *options,
                                enum reclaim_kind kind, size_t part,
                                log_fn log) {
-  char tracepoint[64];
-  snprintf(tracepoint, sizeof(tracepoint), "mm_vmscan_%s_reclaim_%s",
-           kind_name(kind), parts[part].edge);
+  const char *tracepoint = tracepoint_of(kind, part);
   struct bpf_link *link = bpf_program__attach_raw_tracepoint(
-      find_program(source, kind, part), tracepoint);
+      find_program(source, kind, part), strchr(tracepoint, ':') + 1);
   if (link)
     return link;
-  if (errno == ENOENT)
+  source->absent[kind] = errno == ENOENT;
+  if (source->absent[kind])
     log_printf(log,
                options->kinds_named ? RECLAIM_LOG_WARNING : RECLAIM_LOG_INFO,
-               "this kernel has no tracepoint vmscan:%s: stalls of kind %s are "
-               "not counted",
+               "this kernel has no tracepoint %s: stalls of kind %s are not "
+               "counted",
                tracepoint, kind_name(kind));
   else
     log_printf(log, RECLAIM_LOG_ERROR,
-               "cannot attach vmscan:%s: %s; %s needs CAP_BPF and "
-               "CAP_PERFMON; see README, Capabilities",
+               "cannot attach %s: %s; %s needs CAP_BPF and CAP_PERFMON; see "
+               "README, Capabilities",
                tracepoint, strerror(errno), who_of(options));
   return NULL;
 }
@@ -411,7 +465,7 @@ static void attach_kind(struct bpf_source *source,
                         const struct bpf_source_options *options,
                         enum reclaim_kind kind, log_fn log) {
   for (size_t part = 0; part < PARTS; part++) {
-    if (!is_needed(source, part))
+    if (!is_loaded(source, kind, part))
       continue;
     source->links[kind][part] = attach(source, options, kind, part, log);
     if (!source->links[kind][part]) {
@@ -425,6 +479,15 @@ static void attach_kind(struct bpf_source *source,
 bool bpf_source_is_attached(const struct bpf_source *source,
                             enum reclaim_kind kind) {
   return source->attached[kind];
+}
+
+const char *bpf_source_tracepoint(enum reclaim_kind kind) {
+  return tracepoints[kind].names[END];
+}
+
+bool bpf_source_is_absent(const struct bpf_source *source,
+                          enum reclaim_kind kind) {
+  return source->absent[kind];
 }
 
 void bpf_source_stop(struct bpf_source *source) {
@@ -465,7 +528,9 @@ static void tell_summary(const struct bpf_source *source,
   log_printf(log, RECLAIM_LOG_INFO,
              "attached:%s%s; two tables of %u rows, %llu KiB of kernel memory",
              kinds[0] ? kinds : " nothing",
-             source->preempted ? ", each program three times" : "",
+             source->kernel & RECLAIM_KERNEL_PREEMPTS
+                 ? ", each program three times"
+                 : "",
              options->max_tracked, (unsigned long long)(bytes + 1023) / 1024);
 }
 
@@ -482,9 +547,9 @@ static int source_init(struct bpf_source *source,
     explain_failure(options, err, log);
     return err;
   }
-  find_out_preemption(source, options);
+  find_out_kernel(source);
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
-    if (options->kinds[kind])
+    if (is_loaded(source, kind, FIRST_END))
       attach_kind(source, options, kind, log);
   tell_summary(source, options, log);
   return 0;

@@ -47,6 +47,14 @@ int bpf_source_new(const struct bpf_source_options *options, log_fn log,
 bool bpf_source_is_attached(const struct bpf_source *source,
                             enum reclaim_kind kind);
 
+/* The tracepoint at which stalls of the kind end, as `category:event`. Static.
+ */
+const char *bpf_source_tracepoint(enum reclaim_kind kind);
+
+/* Whether the kernel has no such tracepoint. */
+bool bpf_source_is_absent(const struct bpf_source *source,
+                          enum reclaim_kind kind);
+
 /* The most rows that a drain can return: max_tracked and an overflow row for
  * each kind. */
 size_t bpf_source_max_rows(const struct bpf_source_options *options);

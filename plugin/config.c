@@ -7,7 +7,10 @@
 
 void config_init(struct config *config) {
   *config = (struct config){
-      .kinds = {[RECLAIM_DIRECT] = true, [RECLAIM_MEMCG] = true},
+      .kinds = {[RECLAIM_DIRECT] = true,
+                [RECLAIM_MEMCG] = true,
+                [RECLAIM_COMPACT] = true,
+                [RECLAIM_THROTTLE] = true},
       .fold = true,
       .max_names = 20,
       .max_tracked = 4096,
@@ -126,7 +129,8 @@ static int parse_kinds(struct config *config, const oconfig_item_t *option) {
       kinds[kind] = true;
   }
   if (!good)
-    return report(option, "must be some of direct, memcg, node");
+    return report(option,
+                  "must be some of direct, memcg, node, compact, throttle");
   memcpy(config->kinds, kinds, sizeof(kinds));
   config->kinds_named = true;
   return 0;

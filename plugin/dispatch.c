@@ -64,8 +64,9 @@ static void dispatch_series(const struct config *config,
 
   submit_counter(series, "total_events", "", sum->stalls, now);
   submit_counter(series, "total_time_in_ms", "", sum->time_ns / 1000000, now);
-  submit_counter(series, "vmpage_action", "", sum->pages, now);
-  if (total || config->report_fruitless)
+  if (kind_reclaims(series->kind))
+    submit_counter(series, "vmpage_action", "", sum->pages, now);
+  if (kind_reclaims(series->kind) && (total || config->report_fruitless))
     submit_counter(series, "total_events", "fruitless", sum->fruitless, now);
   if (total || config->report_maximum) {
     submit_gauge(series, "latency", "max", (double)series->longest_ns / 1e9,

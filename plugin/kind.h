@@ -3,16 +3,35 @@
 #ifndef RECLAIM_KIND_H
 #define RECLAIM_KIND_H
 
+#include <stdbool.h>
+
 #include "bpf/reclaim_shared.h"
 
 /* `kind` is below RECLAIM_KINDS. The string is static. */
 static inline const char *kind_name(enum reclaim_kind kind) {
   static const char *const names[RECLAIM_KINDS] = {
-      [RECLAIM_DIRECT] = "direct",
-      [RECLAIM_MEMCG] = "memcg",
-      [RECLAIM_NODE] = "node",
+      [RECLAIM_DIRECT] = "direct",     [RECLAIM_MEMCG] = "memcg",
+      [RECLAIM_NODE] = "node",         [RECLAIM_COMPACT] = "compact",
+      [RECLAIM_THROTTLE] = "throttle",
   };
   return names[kind];
+}
+
+/* What the stalled did meanwhile, in a sentence. Static, as above. */
+static inline const char *kind_activity(enum reclaim_kind kind) {
+  static const char *const activities[RECLAIM_KINDS] = {
+      [RECLAIM_DIRECT] = "direct reclaim",
+      [RECLAIM_MEMCG] = "memcg reclaim",
+      [RECLAIM_NODE] = "node reclaim",
+      [RECLAIM_COMPACT] = "direct compaction",
+      [RECLAIM_THROTTLE] = "reclaim throttling",
+  };
+  return activities[kind];
+}
+
+/* Whether stalls of this kind reclaim pages, or in vain none. */
+static inline bool kind_reclaims(enum reclaim_kind kind) {
+  return kind != RECLAIM_COMPACT && kind != RECLAIM_THROTTLE;
 }
 
 #endif

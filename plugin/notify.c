@@ -32,8 +32,8 @@ static void print_ms(uint64_t ns, char *text, size_t size) {
   snprintf(text, size, "%.*f ms", ns < 1000000 ? 3 : 2, (double)ns / 1e6);
 }
 
-static const char *reclaim_of(const struct reclaim_event *event) {
-  return kind_name(event->key.kind);
+static enum reclaim_kind kind_of(const struct reclaim_event *event) {
+  return event->key.kind;
 }
 
 static bool is_order_known(const struct reclaim_event *event) {
@@ -43,13 +43,17 @@ static bool is_order_known(const struct reclaim_event *event) {
 /* gfp_flags come last: of a text too long, they are the part to lose. */
 static void print_stall(const struct reclaim_event *event, const char *gfp,
                         char *text, size_t size) {
-  char task[COMM_TEXT_SIZE + 16], time[32], request[320] = "";
+  char task[COMM_TEXT_SIZE + 16], time[32], pages[32] = "", request[320] = "";
   print_task(event, task, sizeof(task));
   print_ms(event->stall_ns, time, sizeof(time));
+  if (kind_reclaims(kind_of(event)))
+    snprintf(pages, sizeof(pages), ": %llu pages",
+             (unsigned long long)event->nr_reclaimed);
   if (is_order_known(event))
-    snprintf(request, sizeof(request), ", order %u, %s", event->order, gfp);
-  snprintf(text, size, "%s stalled %s in %s reclaim: %llu pages%s", task, time,
-           reclaim_of(event), (unsigned long long)event->nr_reclaimed, request);
+    snprintf(request, sizeof(request), "%c order %u, %s", pages[0] ? ',' : ':',
+             event->order, gfp);
+  snprintf(text, size, "%s stalled %s in %s%s%s", task, time,
+           kind_activity(kind_of(event)), pages, request);
 }
 
 static void print_untold(const struct notify *notify, uint64_t lost, char *text,
@@ -64,8 +68,8 @@ static void print_untold(const struct notify *notify, uint64_t lost, char *text,
     print_task(&notify->longest_untold, task, sizeof(task));
     print_ms(notify->longest_untold.stall_ns, time, sizeof(time));
     used += (size_t)snprintf(text + used, size - used,
-                             ", the longest %s of %s in %s reclaim", time, task,
-                             reclaim_of(&notify->longest_untold));
+                             ", the longest %s of %s in %s", time, task,
+                             kind_activity(kind_of(&notify->longest_untold)));
   }
   if (lost > 0 && used < size)
     snprintf(text + used, size - used, "; of %llu nothing more is known",
@@ -106,8 +110,9 @@ static void add_meta(struct notify *notify, notification_t *notification,
   plugin_notification_meta_add_unsigned_int(notification, "tid", event->tid);
   plugin_notification_meta_add_unsigned_int(notification, "latency_ns",
                                             event->stall_ns);
-  plugin_notification_meta_add_unsigned_int(notification, "nr_reclaimed",
-                                            event->nr_reclaimed);
+  if (kind_reclaims(kind_of(event)))
+    plugin_notification_meta_add_unsigned_int(notification, "nr_reclaimed",
+                                              event->nr_reclaimed);
   if (is_order_known(event)) {
     plugin_notification_meta_add_unsigned_int(notification, "order",
                                               event->order);
@@ -139,7 +144,7 @@ void notify_stall(struct notify *notify, const struct reclaim_event *event,
   notify->told++;
   gfp_names_print(&notify->gfp, event->gfp_flags, gfp, sizeof(gfp));
   notification_t notification;
-  start_notification(&notification, name, reclaim_of(event), time);
+  start_notification(&notification, name, kind_name(kind_of(event)), time);
   print_stall(event, gfp, notification.message, sizeof(notification.message));
   add_meta(notify, &notification, event, gfp);
   dispatch(&notification);

@@ -130,12 +130,18 @@ static int read_source(void) {
   return 0;
 }
 
+/* Kinds that the kernel does not have are wanted only by who names them. */
+static bool is_wanted(enum reclaim_kind kind) {
+  bool absent = reclaim.source && bpf_source_is_absent(reclaim.source, kind);
+  return reclaim.config.kinds[kind] && (reclaim.config.kinds_named || !absent);
+}
+
 static int reclaim_read(void) {
   uint64_t begin_ns = monotonic_ns();
   int err = reclaim.source ? read_source() : 0;
   cdtime_t now = cdtime(); /* what belongs together carries one time */
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
-    if (reclaim.config.kinds[kind])
+    if (is_wanted(kind))
       dispatch_attached(
           kind, reclaim.source && bpf_source_is_attached(reclaim.source, kind),
           now);

@@ -121,6 +121,15 @@ void snoop_print_stall_header(FILE *out, const struct snoop_format *format) {
   finish(out, format, &line, NULL);
 }
 
+/* Of kinds that reclaim nothing there is nothing to say. */
+static void append_pages(struct line *line, enum reclaim_kind kind,
+                         uint64_t count, int width) {
+  if (kind_reclaims(kind))
+    append_count(line, count, width);
+  else
+    append(line, "%*s ", width, "-");
+}
+
 static void append_request(struct line *line, const struct snoop_format *format,
                            const struct reclaim_event *event) {
   if (event->order == RECLAIM_ORDER_UNKNOWN) {
@@ -145,7 +154,7 @@ static void print_line(FILE *out, const struct snoop_format *format,
   else
     append_ms(&line, event->stall_ns, 10, 3);
   line.lat_end = line.used - 1;
-  append_count(&line, event->nr_reclaimed, 7);
+  append_pages(&line, event->key.kind, event->nr_reclaimed, 7);
   if (format->process) {
     append(&line, "%7u ", event->tgid);
     append_comm(&line, event->key.comm, 16);
@@ -202,6 +211,14 @@ static void print_request(FILE *out, const struct snoop_format *format,
   snoop_print_json_string(out, gfp);
 }
 
+static void print_count(FILE *out, const char *name, enum reclaim_kind kind,
+                        uint64_t count) {
+  if (kind_reclaims(kind))
+    fprintf(out, ",\"%s\":%" PRIu64, name, count);
+  else
+    fprintf(out, ",\"%s\":null", name);
+}
+
 static void print_object(FILE *out, const struct snoop_format *format,
                          const struct reclaim_event *event,
                          const char *cgroup) {
@@ -219,7 +236,7 @@ static void print_object(FILE *out, const struct snoop_format *format,
     fputs(",\"latency_ns\":null", out);
   else
     fprintf(out, ",\"latency_ns\":%" PRIu64, (uint64_t)event->stall_ns);
-  fprintf(out, ",\"nr_reclaimed\":%" PRIu64, (uint64_t)event->nr_reclaimed);
+  print_count(out, "nr_reclaimed", event->key.kind, event->nr_reclaimed);
   print_request(out, format, event);
   fputs(",\"cgroup\":", out);
   if (cgroup)
@@ -278,8 +295,8 @@ static void print_row(FILE *out, const struct snoop_row *row) {
   append(&line, "%-8s ", kind_name(row->kind));
   append_count(&line, row->stalls, 7);
   append_ms(&line, row->time_ns, 9, 1);
-  append_count(&line, row->pages, 7);
-  append_count(&line, row->fruitless, 6);
+  append_pages(&line, row->kind, row->pages, 7);
+  append_pages(&line, row->kind, row->fruitless, 6);
   append_ms(&line, row->longest_ns, 7, 1);
   append_histogram(&line, row->buckets);
   finish(out, &plain, &line, NULL);
@@ -294,12 +311,11 @@ static void print_row_object(FILE *out, const struct snoop_format *format,
     fputs("null", out); /* which no task can call itself */
   else
     print_comm(out, row->comm);
-  fprintf(out,
-          ",\"kind\":\"%s\",\"stalls\":%" PRIu64 ",\"time_ns\":%" PRIu64
-          ",\"nr_reclaimed\":%" PRIu64 ",\"fruitless\":%" PRIu64
-          ",\"longest_ns\":%" PRIu64 ",\"histogram\":{",
-          kind_name(row->kind), row->stalls, row->time_ns, row->pages,
-          row->fruitless, row->longest_ns);
+  fprintf(out, ",\"kind\":\"%s\",\"stalls\":%" PRIu64 ",\"time_ns\":%" PRIu64,
+          kind_name(row->kind), row->stalls, row->time_ns);
+  print_count(out, "nr_reclaimed", row->kind, row->pages);
+  print_count(out, "fruitless", row->kind, row->fruitless);
+  fprintf(out, ",\"longest_ns\":%" PRIu64 ",\"histogram\":{", row->longest_ns);
   for (size_t i = 0; i < RECLAIM_BUCKETS; i++)
     fprintf(out, "%s\"%s\":%" PRIu64, i > 0 ? "," : "",
             histogram_bound_label(i), row->buckets[i]);

@@ -250,6 +250,77 @@ static void test_kernel_threads(struct bench *bench) {
   sched_setaffinity(0, sizeof(before), &before);
 }
 
+static void test_throttle(void) {
+  struct bpf_source_options options = defaults;
+  options.kinds[RECLAIM_THROTTLE] = true;
+  struct bench bench;
+  bench_init(&bench, &options);
+  if (!bpf_source_is_attached(bench.source, RECLAIM_THROTTLE)) {
+    ok(bpf_source_is_absent(bench.source, RECLAIM_THROTTLE),
+       "a kernel without throttling says so");
+    bench_fini(&bench);
+    return;
+  }
+  set_comm("throttled");
+  run_with(bench.end_fds[RECLAIM_THROTTLE], 0, 100000, 12000);
+  set_comm("kswapd0"); /* in vain: it is no kernel thread */
+  run_with(bench.end_fds[RECLAIM_THROTTLE], 0, 100000, 4000);
+  drain(&bench);
+  struct reclaim_row row = row_of(&bench, "throttled", RECLAIM_THROTTLE);
+  ok(row.stalls == 1 && row.time_ns == 12000000 && row.longest_ns == 12000000,
+     "a throttling counts with the delay that it tells");
+  ok(row.pages == 0 && row.fruitless == 0, "it is not about pages");
+  is_u64(row.buckets[7], 1, "12 ms are in the bucket of 10 to 30 ms");
+  is_u64(row_of(&bench, "kswapd0", RECLAIM_THROTTLE).stalls, 1,
+         "a user cannot hide as kswapd");
+
+  int copies[3] = {bench.end_fds[RECLAIM_THROTTLE],
+                   find_program("throttle_end_2"),
+                   find_program("throttle_end_3")};
+  set_comm("thrice");
+  for (int missed = 0; missed < 4 && copies[1] >= 0; missed++) {
+    for (int copy = 0; copy < 3; copy++)
+      if (copy >= missed || copy == 2)
+        run_with(copies[copy], 0, 100000, 4000);
+    drain(&bench);
+    is_u64(row_of(&bench, "thrice", RECLAIM_THROTTLE).stalls, 1,
+           "whichever programs see a throttling, it counts once");
+  }
+  if (copies[1] < 0)
+    skip("later programs of throttle", "this kernel does not preempt programs");
+  else
+    close(copies[1]), close(copies[2]);
+  bench_fini(&bench);
+}
+
+/* 5.10: whose a compaction is shows only in what was asked just before. */
+static void test_compaction_unsaid(void) {
+  struct bpf_source_options options = defaults;
+  options.kinds[RECLAIM_COMPACT] = true;
+  struct bench bench;
+  bench_init(&bench, &options);
+  int order = find_program("compact_order");
+  if (order < 0) {
+    skip("compaction by order", "this kernel tells whose a compaction is");
+    bench_fini(&bench);
+    return;
+  }
+  set_comm("compacts");
+  run_with(order, 0, 9, 0);
+  begin(&bench, RECLAIM_COMPACT);
+  sleep_ms(2);
+  end(&bench, RECLAIM_COMPACT, 0);
+  run_with(order, 0, (__u64)-1, 0);
+  begin(&bench, RECLAIM_COMPACT);
+  end(&bench, RECLAIM_COMPACT, 0);
+  drain(&bench);
+  struct reclaim_row row = row_of(&bench, "compacts", RECLAIM_COMPACT);
+  ok(row.stalls == 1 && timed(row) == 1 && row.time_ns >= 2000000,
+     "a compaction for an order is a stall, one of all memory is none");
+  close(order);
+  bench_fini(&bench);
+}
+
 static void test_full_table(void) {
   struct bpf_source_options options = defaults;
   options.max_tracked = 64;
@@ -450,6 +521,8 @@ int main(void) {
   test_kernel_threads(&bench);
   bench_fini(&bench);
 
+  test_throttle();
+  test_compaction_unsaid();
   test_full_table();
   test_kept_rows();
   test_process();

@@ -19,7 +19,7 @@ NO_BPF = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin",
           "--inh-caps=-bpf,-perfmon,-sys_admin")
 
 BAD_OPTIONS = [
-    ("Kinds compact", "must be some of direct, memcg, node"),
+    ("Kinds kswapd", "must be some of direct, memcg, node, compact, throttle"),
     ("GroupBy cgroup", "must be one of comm, process"),
     ("Fold 1", "must be true or false"),
     ('Name "a.b"', "no task can have this name"),
@@ -155,7 +155,8 @@ def test_old_kernel(tap):
 
 def test_missing_tracepoint(tap):
     fault = with_fault(BPF_RAW_TRACEPOINT_OPEN, errno.ENOENT, "direct")
-    for options, severity in ("", "info"), ("Kinds direct memcg", "warning"):
+    for options, severity, gauge in (("", "info", None),
+                                     ("Kinds direct memcg", "warning", 0)):
         collectd = Collectd(options, prefix=fault).start()
         collectd.wait_reads(2)
         tap.ok(f"[{severity}] reclaim plugin: this kernel has no tracepoint "
@@ -164,8 +165,8 @@ def test_missing_tracepoint(tap):
                f"a tracepoint that is missing is told as {severity}",
                collectd.log())
         tap.equal([last_value(collectd, f"reclaim/gauge-attached_{kind}")
-                   for kind in ("direct", "memcg")], [0, 1],
-                  "the other kind is attached")
+                   for kind in ("direct", "memcg")], [gauge, 1],
+                  "only who names it wants it; the other kind is attached")
         staller = Staller([b"memcg-only"], 96)
         staller.wait()
         collectd.wait_reads(2)
@@ -182,9 +183,9 @@ def test_no_task_struct(tap):
     collectd.wait_reads(2)
     lines = collectd.complaints()
     tap.ok(len(lines) == 1 and "[warning]" in lines[0] and
-           "does not let BPF programs read task_struct" in lines[0] and
-           "and GroupBy is comm" in lines[0],
-           "without task_struct there is one warning", "\n".join(lines))
+           "does not let BPF programs read its memory" in lines[0] and
+           ", GroupBy is comm, stalls of kind compact are not" in lines[0],
+           "without kernel memory to read there is one warning", "\n".join(lines))
     staller = Staller([b"thread-name"], 96, leader=b"leader")
     staller.wait()
     collectd.wait_reads(2)
@@ -254,8 +255,8 @@ def test_calm_host(tap):
     collectd = Collectd(plugin_block=False).start()
     collectd.wait_reads(6)
     tap.equal(collectd.complaints(), [], "a calm host has no complaints")
-    tap.ok("reclaim plugin: attached: direct memcg; two tables of 4096 rows, "
-           in collectd.log(), "one line says what is attached")
+    tap.ok("reclaim plugin: attached: direct memcg compact throttle; two "
+           "tables of 4096 rows, " in collectd.log(), "one line says what is attached")
     times = [when for when, _ in
              collectd.values("reclaim/total_events-direct_total")]
     gaps = [b - a for a, b in zip(times, times[1:])]

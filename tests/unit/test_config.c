@@ -27,8 +27,9 @@ struct option_case {
 static const struct option_case cases[] = {
     {"Kinds", 1, {STRING("node")}, NULL},
     {"kinds", 2, {STRING("Direct"), STRING("memcg")}, NULL},
-    {"Kinds", 0, {BOOLEAN(0)}, "must be some of direct, memcg, node"},
-    {"Kinds", 1, {STRING("compact")}, "must be some of direct, memcg, node"},
+    {"Kinds", 2, {STRING("compact"), STRING("throttle")}, NULL},
+    {"Kinds", 0, {BOOLEAN(0)}, "must be some of direct, memcg, node, compact"},
+    {"Kinds", 1, {STRING("kswapd")}, "must be some of direct, memcg, node"},
     {"Kinds", 2, {STRING("direct"), NUMBER(1)}, "must be some of direct"},
     {"GroupBy", 1, {STRING("process")}, NULL},
     {"GroupBy", 1, {STRING("cgroup")}, "must be one of comm, process"},
@@ -119,8 +120,9 @@ static void test_defaults(void) {
   struct config config;
   config_init(&config);
   ok(config.kinds[RECLAIM_DIRECT] && config.kinds[RECLAIM_MEMCG] &&
+         config.kinds[RECLAIM_COMPACT] && config.kinds[RECLAIM_THROTTLE] &&
          !config.kinds[RECLAIM_NODE] && !config.kinds_named,
-     "by default direct and memcg");
+     "by default all kinds but node");
   ok(config.fold && !config.group_by_process && !config.ignore_selected,
      "by default folded comms, all of them");
   ok(config.max_names == 20 && config.max_tracked == 4096 &&

@@ -146,7 +146,31 @@ static void test_facts(void) {
   is_gauge("reclaim/duration-read", 0.0025, "the read's time in s");
 }
 
+static void test_without_pages(void) {
+  struct config config;
+  config_init(&config);
+  config.report_fruitless = true;
+  struct ledger_options options = {.kinds = {[RECLAIM_COMPACT] = true},
+                                   .max_names = 3,
+                                   .idle_intervals = 3,
+                                   .new_names_per_hour = 3,
+                                   .max_rows = 3,
+                                   .selects = selects_all};
+  struct ledger *ledger = ledger_new(&options);
+  interval_add(&interval, RECLAIM_COMPACT, "java", "java", 1, MS, 0);
+  read_and_dispatch(&config, ledger);
+  ok(stub_find("reclaim-java/total_events-compact") &&
+         stub_find("reclaim/total_time_in_ms-compact_total") &&
+         !stub_find("reclaim-java/vmpage_action-compact") &&
+         !stub_find("reclaim-java/total_events-compact_fruitless") &&
+         !stub_find("reclaim/total_events-compact_total_fruitless"),
+     "a kind that reclaims nothing has no series of pages");
+  ledger_free(ledger);
+  config_fini(&config);
+}
+
 int main(void) {
+  test_without_pages();
   test_default_series();
   test_optional_series();
   test_facts();

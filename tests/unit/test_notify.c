@@ -80,6 +80,20 @@ static void test_text(void) {
   end();
 
   start();
+  event = event_of("java", 40 * MS);
+  event.key.kind = RECLAIM_COMPACT;
+  event.order = 9;
+  stall(event);
+  is_str(stub_notifications,
+         "2 4999.500 a-host|reclaim|java|latency|compact|"
+         "java[52827] stalled 40.00 ms in direct compaction: order 9, "
+         "GFP_HIGHUSER_MOVABLE\n"
+         " comm=java\n pid=52800\n tid=52827\n latency_ns=40000000\n"
+         " order=9\n gfp_flags=GFP_HIGHUSER_MOVABLE\n",
+         "what reclaims no pages tells of none");
+  end();
+
+  start();
   stall(event_of("short", 12345));
   ok(told("stalled 0.012 ms in"), "a short stall is not told as 0");
   event = event_of("a-gfp", 20 * MS);
