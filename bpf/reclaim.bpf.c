@@ -106,6 +106,10 @@ __u64 rescued[RECLAIM_KINDS];
 // Ends of a kind that are no task's stall, as each program saw them.
 __u64 passed_over[RECLAIM_KINDS][RECLAIM_COPIES];
 
+// When the open table was opened: the time of stalls up to then is told from
+// their begin words. Set before they are looked at and the table is opened.
+volatile __u64 opened_ns;
+
 static const struct reclaim_row empty_row;
 static const __u64 bounds_ns[] = RECLAIM_BOUNDS_NS;
 
@@ -182,14 +186,18 @@ struct stall {
   __u64 end_ns;
   __u64 ns; // or RECLAIM_UNTIMED
   __u64 detail;
+  __u32 place; // of its begin word; NO_PLACE: none
 };
+
+#define NO_PLACE RECLAIM_BEGIN_WORDS
 
 // Finds what the current task's begin noted, and takes the word away.
 static __always_inline struct stall take_stall(void *word_map,
                                                void *detail_map) {
   struct stall stall = {.end_ns = bpf_ktime_get_ns(),
                         .ns = RECLAIM_UNTIMED,
-                        .detail = pack_detail(RECLAIM_ORDER_UNKNOWN, 0)};
+                        .detail = pack_detail(RECLAIM_ORDER_UNKNOWN, 0),
+                        .place = NO_PLACE};
   __u32 tid = current_tid();
   struct reclaim_begin_words *words = words_in(word_map);
   if (!words)
@@ -201,6 +209,7 @@ static __always_inline struct stall take_stall(void *word_map,
     __u64 word = *at;
     if ((word & RECLAIM_TID_MASK) == tid) {
       stall.ns = word_age_ns(word, stall.end_ns);
+      stall.place = (tid + probe) & (RECLAIM_BEGIN_WORDS - 1);
       if (events_on) {
         struct reclaim_begin_words *details = words_in(detail_map);
         if (details) {
@@ -292,14 +301,17 @@ static __always_inline void add_time(struct reclaim_row *row, __u64 stall_ns) {
   raise_longest(row, stall_ns);
 }
 
-static __always_inline void count_stall(const struct stall *stall,
-                                        const struct reclaim_row_key *key,
+static __always_inline bool was_under_way(const struct stall *stall) {
+  return stall->place != NO_PLACE && stall->end_ns - stall->ns < opened_ns;
+}
+
+static __always_inline void count_stall(void *table, const struct stall *stall,
+                                        const struct reclaim_row_key *name,
                                         __u64 nr_reclaimed, bool reclaims) {
-  __u32 zero = 0;
-  void *table = bpf_map_lookup_elem(&open_table, &zero);
-  if (!table)
-    return;
-  struct reclaim_row *row = find_row(table, key);
+  struct reclaim_row_key key = *name;
+  if (was_under_way(stall))
+    key.flags |= RECLAIM_ROW_ALONE | stall->place << RECLAIM_ROW_PLACE_SHIFT;
+  struct reclaim_row *row = find_row(table, &key);
   if (!row)
     return;
 
@@ -346,30 +358,39 @@ static __always_inline bool is_wanted(void) {
   return !only_pid || (__u32)pid_tgid == only_pid || pid_tgid >> 32 == only_pid;
 }
 
-static __always_inline void tell_stall(void *ctx, __u32 kind,
+static __always_inline void tell_stall(void *ctx, void *table, __u32 kind,
                                        const struct stall *stall,
                                        __u64 nr_reclaimed, bool reclaims) {
-  if (!is_wanted())
+  if (!table || !is_wanted())
     return;
   struct reclaim_row_key key = {};
   fill_key(&key, kind);
-  count_stall(stall, &key, nr_reclaimed, reclaims);
+  count_stall(table, stall, &key, nr_reclaimed, reclaims);
   if (events_on)
     send_event(ctx, stall, &key, nr_reclaimed);
 }
 
+static __always_inline void *get_open_table(void) {
+  __u32 zero = 0;
+  return bpf_map_lookup_elem(&open_table, &zero);
+}
+
 // The first program to find the begin word counts the stall and takes the word
 // away; later ones count only with a word, so that nothing counts twice.
+//
+// The table comes before the word: a stall whose word is gone when user space
+// looks, just before it opens the other table, is in this one.
 static __always_inline int stall_end(void *ctx, void *word_map,
                                      void *detail_map, __u32 kind,
                                      __u64 nr_reclaimed, bool reclaims,
                                      bool needs_word, __u32 copy) {
+  void *table = get_open_table();
   struct stall stall = take_stall(word_map, detail_map);
   if (stall.ns == RECLAIM_UNTIMED && (needs_word || copy > 1))
     return 0;
   if (copy > 1)
     __sync_fetch_and_add(&rescued[kind], 1);
-  tell_stall(ctx, kind, &stall, nr_reclaimed, reclaims);
+  tell_stall(ctx, table, kind, &stall, nr_reclaimed, reclaims);
   return 0;
 }
 
@@ -528,6 +549,7 @@ static __always_inline bool is_seen_first(__u32 copy) {
 #define THROTTLE_PROGRAM(name, kind, suffix, copy)                             \
   SEC("raw_tp/mm_vmscan_throttled")                                            \
   int name##_end##suffix(struct bpf_raw_tracepoint_args *ctx) {                \
+    void *table = get_open_table();                                            \
     if (is_kernel_thread("kswapd", 6)) {                                       \
       __sync_fetch_and_add(&passed_over[kind][copy - 1], 1);                   \
       return 0;                                                                \
@@ -538,8 +560,9 @@ static __always_inline bool is_seen_first(__u32 copy) {
       __sync_fetch_and_add(&rescued[kind], 1);                                 \
     struct stall stall = {.end_ns = bpf_ktime_get_ns(),                        \
                           .ns = (__u32)ctx->args[2] * 1000ULL,                 \
-                          .detail = pack_detail(RECLAIM_ORDER_UNKNOWN, 0)};    \
-    tell_stall(ctx, kind, &stall, 0, false);                                   \
+                          .detail = pack_detail(RECLAIM_ORDER_UNKNOWN, 0),     \
+                          .place = NO_PLACE};                                  \
+    tell_stall(ctx, table, kind, &stall, 0, false);                            \
     return 0;                                                                  \
   }
 

@@ -60,6 +60,11 @@ struct reclaim_begin_words {
 #define RECLAIM_ROW_KTHREAD 1U /* the task has PF_KTHREAD */
 /* Stalls that found the table full: the key has no comm. */
 #define RECLAIM_ROW_OVERFLOW 2U
+/* One stall that was under way when a table opened, by itself: what of its time
+ * was told before can be taken off. The place of its begin word is in the
+ * flags. */
+#define RECLAIM_ROW_ALONE 4U
+#define RECLAIM_ROW_PLACE_SHIFT 8
 
 /* What kind of kernel this is, as far as the programs care. */
 #define RECLAIM_KERNEL_PREEMPTS 1U         /* programs on tracepoints */

@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
@@ -66,6 +68,10 @@ struct bpf_source {
   } missed[RECLAIM_KINDS];
   struct reclaim_row_key *keys; /* max_rows of them, as of rows */
   struct reclaim_row *rows;
+  const struct reclaim_begin_words *words[RECLAIM_KINDS]; /* NULL: none */
+  uint64_t opened_ns;
+  struct bpf_source_under_way *under_way; /* BPF_SOURCE_MAX_UNDER_WAY */
+  size_t under_way_num;
   struct {
     struct ring_buffer *ring; /* NULL: off */
     bpf_source_event_fn take;
@@ -282,6 +288,31 @@ static int take_rows(struct bpf_source *source, struct bpf_map *table,
   return err;
 }
 
+static int map_words(struct bpf_source *source) {
+  source->under_way =
+      calloc(BPF_SOURCE_MAX_UNDER_WAY, sizeof(*source->under_way));
+  if (!source->under_way)
+    return -ENOMEM;
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
+    const struct bpf_map *map = find_map(source, kind, "words");
+    if (!map || bpf_map__fd(map) < 0)
+      continue;
+    void *words = mmap(NULL, sizeof(struct reclaim_begin_words), PROT_READ,
+                       MAP_SHARED, bpf_map__fd(map), 0);
+    if (words == MAP_FAILED)
+      return -errno;
+    source->words[kind] = words;
+  }
+  return 0;
+}
+
+static void unmap_words(struct bpf_source *source) {
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    if (source->words[kind])
+      munmap((void *)source->words[kind], sizeof(struct reclaim_begin_words));
+  free(source->under_way);
+}
+
 static int prepare_tables(struct bpf_source *source) {
   source->keys = calloc(source->max_rows, sizeof(*source->keys));
   source->rows = calloc(source->max_rows, sizeof(*source->rows));
@@ -295,6 +326,35 @@ static int prepare_tables(struct bpf_source *source) {
   return err;
 }
 
+/* Looks at the begin words, for stalls that began before the table that is to
+ * be opened. A program reads opened_ns after it has taken its word away; it is
+ * given the time that a store may stay in a CPU's buffer, so that who read the
+ * old value has no word any more. */
+static void look_at_words(struct bpf_source *source) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  source->opened_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+  source->skel->bss->opened_ns = source->opened_ns;
+  nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+
+  source->under_way_num = 0;
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    for (uint32_t i = 0; source->words[kind] && i < RECLAIM_BEGIN_WORDS; i++) {
+      uint64_t word = *(volatile const __u64 *)&source->words[kind]->word[i];
+      if (word == 0 || source->under_way_num == BPF_SOURCE_MAX_UNDER_WAY)
+        continue;
+      uint64_t age_ns =
+          (source->opened_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
+      if (age_ns <= RECLAIM_NS_MASK / 2) /* else it began after that */
+        source->under_way[source->under_way_num++] =
+            (struct bpf_source_under_way){
+                .kind = kind,
+                .place = i,
+                .tid = (uint32_t)(word & RECLAIM_TID_MASK),
+                .begin_ns = source->opened_ns - age_ns};
+    }
+}
+
 /* The update returns after a grace period (kernel/bpf/syscall.c:
  * maybe_wait_bpf_programs): no program writes to the closed table then. */
 static int swap_tables(struct bpf_source *source,
@@ -303,6 +363,7 @@ static int swap_tables(struct bpf_source *source,
   __u32 slot = 0;
   int fd = bpf_map__fd(opening);
   int err = prepare_table(source, opening, keep, keep_num);
+  look_at_words(source);
   if (err == 0)
     err = bpf_map_update_elem(bpf_map__fd(source->skel->maps.open_table), &slot,
                               &fd, BPF_ANY);
@@ -379,8 +440,12 @@ int bpf_source_drain(struct bpf_source *source,
     return err;
   source->undrained = err != 0;
   add_lost(source, num);
-  *rows = (struct bpf_source_rows){
-      .keys = source->keys, .rows = source->rows, .num = num};
+  *rows = (struct bpf_source_rows){.keys = source->keys,
+                                   .rows = source->rows,
+                                   .num = num,
+                                   .opened_ns = source->opened_ns,
+                                   .under_way = source->under_way,
+                                   .under_way_num = source->under_way_num};
   return 0;
 }
 
@@ -541,6 +606,8 @@ static int source_init(struct bpf_source *source,
   int err = load(source, options, log);
   if (err == 0)
     err = prepare_tables(source);
+  if (err == 0)
+    err = map_words(source);
   if (err == 0 && options->events)
     err = open_events(source);
   if (err != 0) {
@@ -581,6 +648,7 @@ void bpf_source_free(struct bpf_source *source) {
     return;
   bpf_source_stop(source);
   ring_buffer__free(source->events.ring);
+  unmap_words(source);
   reclaim_bpf__destroy(source->skel);
   free(source->keys);
   free(source->rows);

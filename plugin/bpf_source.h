@@ -28,11 +28,30 @@ struct bpf_source_options {
 
 struct bpf_source;
 
-/* Keys and rows at the same place belong together. */
+/* A stall that had begun and not ended, as far as its begin word says. Where
+ * the kernel hid the end, the word stays until the thread stalls again. */
+struct bpf_source_under_way {
+  enum reclaim_kind kind;
+  uint32_t place; /* of the word; one stall of a kind at a time */
+  uint32_t tid;
+  uint64_t begin_ns; /* CLOCK_MONOTONIC; the same at each drain */
+};
+
+#define BPF_SOURCE_MAX_UNDER_WAY 8192
+
+/* Keys and rows at the same place belong together; the caller may change them.
+ * A stall under way at `opened_ns` is in none of the rows, and will have a row
+ * of its own (RECLAIM_ROW_ALONE, place) when it ends, as have those that were
+ * under way at the drain before and ended since: either it is listed as under
+ * way, or it is in the rows with all of its time, or both (ended in between).
+ */
 struct bpf_source_rows {
-  const struct reclaim_row_key *keys;
-  const struct reclaim_row *rows;
-  size_t num; /* at most bpf_source_max_rows() */
+  struct reclaim_row_key *keys;
+  struct reclaim_row *rows;
+  size_t num;         /* at most bpf_source_max_rows() */
+  uint64_t opened_ns; /* CLOCK_MONOTONIC: the interval's end */
+  const struct bpf_source_under_way *under_way; /* sorted by kind and place */
+  size_t under_way_num; /* at most BPF_SOURCE_MAX_UNDER_WAY */
 };
 
 /* Loads the programs and attaches them to the kinds' tracepoints. A kind whose

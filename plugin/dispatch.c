@@ -108,6 +108,17 @@ void dispatch_ledger(const struct config *config, const struct ledger *ledger,
   dispatch_health(ledger_health(ledger), events_lost, now);
 }
 
+void dispatch_under_way(enum reclaim_kind kind, uint64_t pending,
+                        uint64_t oldest_ns, cdtime_t now) {
+  char total[DATA_MAX_NAME_LEN], oldest[DATA_MAX_NAME_LEN];
+  snprintf(total, sizeof(total), "%s_total", kind_name(kind));
+  snprintf(oldest, sizeof(oldest), "%s_total_oldest", kind_name(kind));
+  submit("", "pending_operations", total, (value_t){.gauge = (gauge_t)pending},
+         now);
+  submit("", "duration", oldest, (value_t){.gauge = (double)oldest_ns / 1e9},
+         now);
+}
+
 void dispatch_attached(enum reclaim_kind kind, bool attached, cdtime_t now) {
   char type_instance[DATA_MAX_NAME_LEN];
   snprintf(type_instance, sizeof(type_instance), "attached_%s",

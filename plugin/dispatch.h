@@ -13,6 +13,11 @@
 void dispatch_ledger(const struct config *config, const struct ledger *ledger,
                      uint64_t events_lost, cdtime_t now);
 
+/* Dispatches how many tasks are stalled now, and for how long the first of them
+ * has been: pending_operations-<kind>_total, duration-<kind>_total_oldest. */
+void dispatch_under_way(enum reclaim_kind kind, uint64_t pending,
+                        uint64_t oldest_ns, cdtime_t now);
+
 /* Dispatches whether `kind` is attached: gauge-attached_<kind>, 1 or 0. */
 void dispatch_attached(enum reclaim_kind kind, bool attached, cdtime_t now);
 

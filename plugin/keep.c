@@ -65,6 +65,13 @@ static int compare_claims(const void *a, const void *b) {
   return compare_keys(&left->key, &right->key);
 }
 
+/* Not the share of a stall under way, whose key the kernel does not know. */
+static bool is_kept(const struct keep *keep, const struct ledger_row *row,
+                    size_t idle) {
+  return row->held && !(row->key->flags & RECLAIM_ROW_ALONE) &&
+         idle <= keep->idle_intervals;
+}
+
 static size_t idle_of(const struct keep *keep, const struct ledger_row *row) {
   if (row->row->stalls > 0)
     return 0;
@@ -89,7 +96,7 @@ void keep_update(struct keep *keep, const struct ledger_row *rows,
   size_t num = 0, first_of_name = 0;
   for (size_t i = 0; i < rows_num; i++) {
     size_t idle = idle_of(keep, &rows[i]);
-    if (rows[i].held && idle <= keep->idle_intervals)
+    if (is_kept(keep, &rows[i], idle))
       candidates[num++] = (struct candidate){
           .key = *rows[i].key, .idle = idle, .time_ns = rows[i].row->time_ns};
     if (i + 1 == rows_num || !same_name(&rows[i], &rows[i + 1])) {

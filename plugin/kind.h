@@ -34,4 +34,9 @@ static inline bool kind_reclaims(enum reclaim_kind kind) {
   return kind != RECLAIM_COMPACT && kind != RECLAIM_THROTTLE;
 }
 
+/* Whether stalls of this kind have a begin, and so can be seen under way. */
+static inline bool kind_has_begin(enum reclaim_kind kind) {
+  return kind != RECLAIM_THROTTLE;
+}
+
 #endif

@@ -171,6 +171,11 @@ static void add_to_other(struct account *account,
   series_add_row(&account->other, row->row);
 }
 
+/* A share of a stall under way has time, but no stall yet. */
+static bool is_blank(const struct ledger_row *row) {
+  return row->row->stalls == 0 && row->row->time_ns == 0;
+}
+
 static bool is_overflow(const struct ledger_row *row) {
   return row->key->flags & RECLAIM_ROW_OVERFLOW;
 }
@@ -212,7 +217,7 @@ static void entry_take_rows(struct entry *entry, struct ledger_row *rows,
   entry->rows_num = rows_num;
   for (size_t i = 0; i < rows_num; i++) {
     entry->recent_ns[0] += rows[i].row->time_ns;
-    if (rows[i].row->stalls > 0)
+    if (!is_blank(&rows[i]))
       entry->idle = 0;
   }
   if (entry->idle == 0)
@@ -408,11 +413,11 @@ static void account_open_interval(const struct ledger *ledger,
 static void account_credit(struct ledger *ledger, struct account *account,
                            const struct ledger_row *rows, size_t rows_num) {
   for (size_t i = 0; i < rows_num; i++) {
-    if (rows[i].row->stalls == 0)
+    if (is_blank(&rows[i]))
       continue;
     series_add_row(&account->total, rows[i].row);
     ledger->health.untimed += row_untimed(rows[i].row);
-    ledger->health.rows++;
+    ledger->health.rows += rows[i].row->stalls > 0;
     if (is_overflow(&rows[i])) {
       add_to_other(account, &rows[i]);
       ledger->health.unattributed += rows[i].row->stalls;
@@ -424,7 +429,7 @@ static void account_credit(struct ledger *ledger, struct account *account,
       entry->rows[i].held = entry->series != NULL;
       if (entry->series)
         series_add_row(entry->series, entry->rows[i].row);
-      else if (entry->rows[i].row->stalls > 0)
+      else if (!is_blank(&entry->rows[i]))
         add_to_other(account, &entry->rows[i]);
     }
   }

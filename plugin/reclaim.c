@@ -6,8 +6,11 @@
 #include "clock.h"
 #include "config.h"
 #include "dispatch.h"
+#include "inflight.h"
 #include "keep.h"
+#include "kind.h"
 #include "ledger.h"
+#include "task.h"
 #include "watch.h"
 
 static struct {
@@ -16,6 +19,8 @@ static struct {
   struct bpf_source *source; /* NULL where BPF cannot be had */
   struct ledger *ledger;
   struct keep *keep;
+  struct inflight *inflight;
+  struct inflight_shares shares; /* of the last read */
   struct ledger_row *rows;
   struct watch *watch; /* NULL without EventThreshold */
   c_complain_t drain_complaint;
@@ -46,17 +51,20 @@ static int reclaim_shutdown(void) {
   bpf_source_free(reclaim.source);
   ledger_free(reclaim.ledger);
   keep_free(reclaim.keep);
+  inflight_free(reclaim.inflight);
   free(reclaim.rows);
   config_fini(&reclaim.config);
   reclaim.watch = NULL;
   reclaim.source = NULL;
   reclaim.ledger = NULL;
   reclaim.keep = NULL;
+  reclaim.inflight = NULL;
   reclaim.rows = NULL;
   return 0;
 }
 
-static int make_ledger(size_t max_rows) {
+static int make_ledger(size_t max_drained) {
+  size_t max_rows = max_drained + BPF_SOURCE_MAX_UNDER_WAY;
   struct ledger_options options = {
       .max_names = reclaim.config.max_names,
       .idle_intervals = reclaim.config.idle_intervals,
@@ -68,9 +76,12 @@ static int make_ledger(size_t max_rows) {
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     options.kinds[kind] = bpf_source_is_attached(reclaim.source, kind);
   reclaim.ledger = ledger_new(&options);
-  reclaim.keep = keep_new(max_rows, reclaim.config.idle_intervals);
+  reclaim.keep = keep_new(max_drained, reclaim.config.idle_intervals);
+  reclaim.inflight = inflight_new();
   reclaim.rows = calloc(max_rows, sizeof(*reclaim.rows));
-  return reclaim.ledger && reclaim.keep && reclaim.rows ? 0 : -ENOMEM;
+  bool made =
+      reclaim.ledger && reclaim.keep && reclaim.inflight && reclaim.rows;
+  return made ? 0 : -ENOMEM;
 }
 
 static int reclaim_init(void) {
@@ -101,6 +112,34 @@ static int reclaim_init(void) {
   return 0;
 }
 
+/* Names a thread under way as the BPF programs will when its stall ends. */
+static bool look_at_task(void *context,
+                         const struct bpf_source_under_way *stall,
+                         struct reclaim_row_key *key) {
+  (void)context;
+  struct task task;
+  if (task_read(stall->tid, &task) != 0 ||
+      !task_can_stall_since(&task, stall->begin_ns))
+    return false;
+  key->flags = task.kthread ? RECLAIM_ROW_KTHREAD : 0;
+  memcpy(key->comm, task.comm, sizeof(key->comm));
+  return !reclaim.config.group_by_process ||
+         task_read_leader_comm(stall->tid, key->comm) == 0;
+}
+
+static size_t name_rows(const struct reclaim_row_key *keys,
+                        const struct reclaim_row *rows, size_t num,
+                        struct ledger_row *named) {
+  for (size_t i = 0; i < num; i++) {
+    named[i].key = &keys[i];
+    named[i].row = &rows[i];
+    named[i].kind = keys[i].kind;
+    comm_name(keys[i].comm, keys[i].flags & RECLAIM_ROW_KTHREAD,
+              reclaim.config.fold, named[i].name);
+  }
+  return num;
+}
+
 static int read_source(void) {
   struct bpf_source_rows drained;
   size_t keep_num;
@@ -116,18 +155,20 @@ static int read_source(void) {
   c_release(LOG_INFO, &reclaim.drain_complaint,
             RECLAIM_PLUGIN " plugin: the BPF maps can be read again");
 
-  for (size_t i = 0; i < drained.num; i++) {
-    struct ledger_row *row = &reclaim.rows[i];
-    row->key = &drained.keys[i];
-    row->row = &drained.rows[i];
-    row->kind = row->key->kind;
-    comm_name(row->key->comm, row->key->flags & RECLAIM_ROW_KTHREAD,
-              reclaim.config.fold, row->name);
-  }
-  ledger_add_interval(reclaim.ledger, reclaim.rows, drained.num,
-                      monotonic_ns());
-  keep_update(reclaim.keep, reclaim.rows, drained.num);
+  struct inflight_shares *shares = &reclaim.shares;
+  inflight_update(reclaim.inflight, &drained, look_at_task, NULL, shares);
+  size_t num = name_rows(drained.keys, drained.rows, drained.num, reclaim.rows);
+  num += name_rows(shares->keys, shares->rows, shares->num, &reclaim.rows[num]);
+  ledger_add_interval(reclaim.ledger, reclaim.rows, num, monotonic_ns());
+  keep_update(reclaim.keep, reclaim.rows, num);
   return 0;
+}
+
+static void dispatch_kinds(cdtime_t now) {
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    if (bpf_source_is_attached(reclaim.source, kind) && kind_has_begin(kind))
+      dispatch_under_way(kind, reclaim.shares.pending[kind],
+                         reclaim.shares.oldest_ns[kind], now);
 }
 
 /* Kinds that the kernel does not have are wanted only by who names them. */
@@ -148,6 +189,7 @@ static int reclaim_read(void) {
   if (reclaim.source && err == 0) {
     dispatch_ledger(&reclaim.config, reclaim.ledger,
                     bpf_source_events_lost(reclaim.source), now);
+    dispatch_kinds(now);
     dispatch_read_time(monotonic_ns() - begin_ns, now);
   }
   return err;

@@ -250,6 +250,53 @@ static void test_kernel_threads(struct bench *bench) {
   sched_setaffinity(0, sizeof(before), &before);
 }
 
+static struct reclaim_row alone_row(const struct bench *bench,
+                                    const char *comm) {
+  struct reclaim_row_key key = key_of(comm, RECLAIM_NODE);
+  __u32 place = (__u32)syscall(SYS_gettid) & (RECLAIM_BEGIN_WORDS - 1);
+  key.flags = RECLAIM_ROW_ALONE | place << RECLAIM_ROW_PLACE_SHIFT;
+  return row_at(bench, key);
+}
+
+static void test_under_way(struct bench *bench) {
+  set_comm("waits");
+  __u64 before = now_ns();
+  begin(bench, RECLAIM_NODE);
+  __u64 after = now_ns();
+  drain(bench);
+  const struct bpf_source_under_way *seen = bench->rows.under_way;
+  ok(bench->rows.under_way_num == 1 && seen->kind == RECLAIM_NODE &&
+         seen->tid == (__u32)syscall(SYS_gettid),
+     "a stall under way is seen, and whose it is");
+  __u64 begin_ns = seen->begin_ns;
+  ok(begin_ns >= before && begin_ns <= after, "and since when");
+  ok(bench->rows.opened_ns > after && bench->rows.opened_ns < now_ns(),
+     "up to the interval's end");
+  drain(bench);
+  is_u64(bench->rows.under_way->begin_ns, begin_ns, "and at each drain");
+  __u64 before_end = now_ns();
+  end(bench, RECLAIM_NODE, 3);
+  __u64 after_end = now_ns();
+  stall(bench, 4);
+  drain(bench);
+  is_u64(bench->rows.under_way_num, 0, "until it ends");
+  struct reclaim_row row = alone_row(bench, "waits");
+  ok(row.stalls == 1 && row.pages == 3 && row.time_ns >= before_end - after &&
+         row.time_ns <= after_end - before,
+     "then it has a row of its own, with all of its time");
+  row = row_of(bench, "waits", RECLAIM_NODE);
+  ok(row.stalls == 1 && row.pages == 4, "a stall behind it has not");
+
+  /* Written by another CPU just after the clock was read. */
+  read_words(bench);
+  *my_word(0) = strangers_word(0) + (5000000000ULL << RECLAIM_TID_BITS);
+  write_words(bench);
+  drain(bench);
+  is_u64(bench->rows.under_way_num, 0, "a begin after that is not under way");
+  *my_word(0) = 0;
+  write_words(bench);
+}
+
 static void test_throttle(void) {
   struct bpf_source_options options = defaults;
   options.kinds[RECLAIM_THROTTLE] = true;
@@ -518,6 +565,7 @@ int main(void) {
   test_nested_kinds(&bench);
   test_later_programs(&bench, 2);
   test_later_programs(&bench, 3);
+  test_under_way(&bench);
   test_kernel_threads(&bench);
   bench_fini(&bench);
 

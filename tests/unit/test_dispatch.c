@@ -141,6 +141,10 @@ static void test_facts(void) {
   dispatch_attached(RECLAIM_MEMCG, true, NOW);
   dispatch_attached(RECLAIM_NODE, false, NOW);
   dispatch_read_time(2500000, NOW);
+  dispatch_under_way(RECLAIM_COMPACT, 3, 1500000000, NOW);
+  is_gauge("reclaim/pending_operations-compact_total", 3, "tasks stalled now");
+  is_gauge("reclaim/duration-compact_total_oldest", 1.5,
+           "and for how many s the first of them has been");
   is_gauge("reclaim/gauge-attached_memcg", 1, "an attached kind");
   is_gauge("reclaim/gauge-attached_node", 0, "one that is not");
   is_gauge("reclaim/duration-read", 0.0025, "the read's time in s");

@@ -140,6 +140,13 @@ static void test_overflow_and_untimed(void) {
   bench_free(bench);
 }
 
+/* The share of a stall that has not ended. */
+static void share(struct bench *bench, const char *name, uint64_t ns) {
+  struct reclaim_row *row =
+      interval_add(&bench->interval, RECLAIM_DIRECT, name, name, 0, 0, 0);
+  row->time_ns = row->longest_ns = ns;
+}
+
 static void fill_places(struct bench *bench, size_t names, uint64_t each_ns) {
   for (size_t i = 0; i < names; i++) {
     char name[16];
@@ -156,6 +163,34 @@ static void test_places(void) {
   is_u64(ledger_health(bench->ledger).names, 20, "MaxNames names have series");
   ok(named(bench, "zz-heavy"), "the largest stall time comes first");
   is_u64(other(bench)->sum.stalls, 6, "the rest is in _other");
+  bench_free(bench);
+}
+
+static void test_stalls_under_way(void) {
+  struct bench *bench = bench_new(&defaults);
+  read_now(bench);
+  share(bench, "java", 10 * SECOND);
+  read_now(bench);
+  ok(named(bench, "java") && named(bench, "java")->newborn,
+     "a stall under way bears a name");
+  is_u64(named(bench, "java")->sum.time_ns, 10 * SECOND, "with its time");
+  is_u64(named(bench, "java")->longest_ns, 10 * SECOND, "and age");
+  is_u64(named(bench, "java")->sum.stalls, 0, "but without a stall");
+  is_u64(total(bench)->sum.time_ns, 10 * SECOND, "its time is in the total");
+  is_u64(ledger_health(bench->ledger).rows, 0, "it is no row of the kernel's");
+  is_u64(ledger_health(bench->ledger).untimed, 0, "and not untimed");
+  for (int i = 0; i < 40; i++) {
+    fill_places(bench, 19, 1 * MS);
+    share(bench, "java", 10 * SECOND);
+    read_now(bench);
+  }
+  stall(bench, "new", 1, 1 * MS);
+  share(bench, "newer", 1);
+  read_now(bench);
+  ok(named(bench, "java") && !named(bench, "new"),
+     "a name is not idle while it stalls");
+  is_u64(other(bench)->sum.time_ns, 1 * MS + 1,
+         "without a place, the share is in _other");
   bench_free(bench);
 }
 
@@ -665,6 +700,7 @@ static void test_order_does_not_matter(void) {
 }
 
 int main(void) {
+  test_stalls_under_way();
   test_totals_and_births();
   test_merging();
   test_longest_is_at_least_its_bucket();
