@@ -74,37 +74,45 @@ class Facts:
     beside: dict         # what ran beside it: how much it did; None: nothing
 
 
-def _read(folder, name):
+def read_file(folder, name):
+    """A raw file as text."""
     path = os.path.join(folder, name)
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
 
 
 def _read_if_there(folder, name):
-    return _read(folder, name) if os.path.exists(os.path.join(folder, name)) else ""
+    return read_file(folder, name) if os.path.exists(os.path.join(folder, name)) else ""
 
 
 def _read_vmstat(folder, name):
     return {key: int(value) for key, value in
-            (line.split() for line in _read(folder, name).splitlines())}
+            (line.split() for line in read_file(folder, name).splitlines())}
+
+
+def read_series(folder):
+    """All values of each series: {(plugin instance, type, type instance):
+    [(time in us, value)]}. The csv plugin writes a file a day."""
+    series = collections.defaultdict(list)
+    for path in sorted(glob.glob(os.path.join(folder, "csv/guest/reclaim*/*"))):
+        instance = os.path.basename(os.path.dirname(path))[len("reclaim-"):]
+        name = os.path.basename(path).rsplit("-", 3)[0]  # less the date
+        type_name, _, type_instance = name.partition("-")
+        number = float if type_name in GAUGES else int
+        with open(path, encoding="ascii") as file:
+            rows = [line.split(",") for line in file.read().splitlines()[1:]]
+        series[instance, type_name, type_instance] += [
+            (round(float(epoch) * 1000000), number(value)) for epoch, value in rows]
+    return series
 
 
 def read_last_values(folder):
-    """The last value of each series: {(plugin instance, type, type instance):
-    value}. The csv plugin writes a file a day."""
-    values = {}
-    for path in sorted(glob.glob(os.path.join(folder, "csv/guest/reclaim*/*"))):
-        instance = os.path.basename(os.path.dirname(path))[len("reclaim-"):]
-        series = os.path.basename(path).rsplit("-", 3)[0]  # less the date
-        type_name, _, type_instance = series.partition("-")
-        with open(path, encoding="ascii") as file:
-            last = file.read().splitlines()[-1].split(",")[1]
-        values[instance, type_name, type_instance] = (
-            float(last) if type_name in GAUGES else int(last))
-    return values
+    """The last value of each series."""
+    return {key: values[-1][1] for key, values in read_series(folder).items() if values}
 
 
-def _counts_of(values, instance, kind):
+def counts_of(values, instance, kind):
+    """What the plugin counted of a name, `<kind>_total` for the total."""
     def value(type_name, suffix=""):
         return values.get((instance, type_name, kind + suffix), 0)
     return Counts(value("total_events"), value("total_time_in_ms") * 1000,
@@ -136,7 +144,7 @@ def _take_end(trace, under_way, tid, now_us, pages):
     trace.each.append(counts)
 
 
-def _trace_events(text):
+def trace_events(text):
     """Yields (thread, time in us, event, fields)."""
     for match in filter(None, map(TRACE_LINE.match, text.splitlines())):
         tid, seconds, micros, event, fields = match.groups()
@@ -149,7 +157,7 @@ def parse_trace(text):
     traces = {kind: Trace() for kind in KINDS}
     under_way = {kind: {} for kind in KINDS}
     inside = False
-    for tid, now_us, event, fields in _trace_events(text):
+    for tid, now_us, event, fields in trace_events(text):
         edge = TRACE_EDGE.fullmatch(event)
         pages = NR_RECLAIMED.search(fields)
         if event == "tracing_mark_write":
@@ -180,8 +188,8 @@ def _read_bpf_tests(folder):
     tests = []
     for path in sorted(glob.glob(os.path.join(folder, "bpf-tests/*.status"))):
         name = os.path.basename(path)[:-len(".status")]
-        tests.append((name, _read(folder, f"bpf-tests/{name}.status").strip(),
-                      _read(folder, f"bpf-tests/{name}")))
+        tests.append((name, read_file(folder, f"bpf-tests/{name}.status").strip(),
+                      read_file(folder, f"bpf-tests/{name}")))
     return tests
 
 
@@ -205,7 +213,7 @@ def parse_bpftrace(text):
 
 
 def _read_beside(folder):
-    if "reclaim_beside" not in _read(folder, "cmdline"):
+    if "reclaim_beside" not in read_file(folder, "cmdline"):
         return None
     counted = parse_bpftrace(_read_if_there(folder, "beside-tracer")).get("@", {})
     return {"traced events": sum(counted.values()),
@@ -226,30 +234,30 @@ def read_facts(folder):
     for kind in KINDS:
         for name in instances:
             if (name, "total_events", kind) in values:
-                names[kind][name] = _counts_of(values, name, kind)
+                names[kind][name] = counts_of(values, name, kind)
     before = _read_vmstat(folder, "vmstat-begin")
     after = _read_vmstat(folder, "vmstat-quiet")
-    log = _read(folder, "collectd.log") + _read(folder, "collectd.out")
+    log = read_file(folder, "collectd.log") + read_file(folder, "collectd.out")
     return Facts(
-        release=_read(folder, "release").strip(),
-        version=_debian_version(_read(folder, "version")),
+        release=read_file(folder, "release").strip(),
+        version=_debian_version(read_file(folder, "version")),
         preemption=_read_if_there(folder, "preemption").strip(),
         attached={kind: values.get(("", "gauge", f"attached_{kind}")) == 1
                   for kind in KINDS},
         attached_again=", each program three times" in log,
         skipped=parse_programs(_read_if_there(folder, "programs")),
-        totals={kind: _counts_of(values, "", f"{kind}_total") for kind in KINDS},
+        totals={kind: counts_of(values, "", f"{kind}_total") for kind in KINDS},
         names={kind: names[kind] for kind in KINDS},
         pending={kind: values.get(("", "pending_operations", f"{kind}_total"))
                  for kind in KINDS},
         unattributed=values.get(("", "total_events", "unattributed")),
         untimed=values.get(("", "total_events", "untimed")),
-        trace=parse_trace(_read(folder, "trace")),
-        trace_lost=_count_lost(_read(folder, "trace-stats")),
+        trace=parse_trace(read_file(folder, "trace")),
+        trace_lost=_count_lost(read_file(folder, "trace-stats")),
         growth={key: after[key] - before.get(key, 0) for key in after},
         node_counters={line.split()[0] for line in
-                       _read(folder, "node-vmstat").splitlines()},
-        collectd_status=_read(folder, "collectd.status").strip(),
+                       read_file(folder, "node-vmstat").splitlines()},
+        collectd_status=read_file(folder, "collectd.status").strip(),
         collectd_errors=[line for line in log.splitlines() if "[error]" in line],
         bpf_tests=_read_bpf_tests(folder),
         beside=_read_beside(folder))
