@@ -15,7 +15,7 @@ GUEST_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest")
 
 ROOT_SUITE = "bookworm"
 # bpftrace and libbpf-tools are independent counts to compare the plugin with.
-ROOT_PACKAGES = ["bpftool", "bpftrace", "collectd-core", "iproute2", "kmod",
+ROOT_PACKAGES = ["bpftool", "bpftrace", "collectd-core", "e2fsprogs", "iproute2", "kmod",
                  "libbpf-tools", "libbpf1", "mount", "procps", "stress-ng",
                  "util-linux"]
 ROOT_LEFT_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"]
@@ -93,17 +93,23 @@ def make_initrd(kernel, release, path):
             cwd=tree)
 
 
+def _program_proper(build, path):
+    """A program of a build folder. Where libtool left a wrapper, the program
+    proper is in a .libs beside it or at the top."""
+    folder, name = os.path.split(path)
+    places = [os.path.join(folder, ".libs", name),
+              os.path.join(build, ".libs", name), path]
+    return next(place for place in places if os.path.exists(place))
+
+
 def _bpf_tests(build):
-    """Programs of tests/bpf in a build folder. Where libtool left a wrapper,
-    the program proper is in a .libs beside it or at the top."""
+    """Programs of tests/bpf in a build folder."""
     folder = os.path.join(build, "tests/bpf")
     for name in sorted(os.listdir(folder) if os.path.isdir(folder) else []):
         path = os.path.join(folder, name)
         if (name.startswith("test_") and os.path.isfile(path)
                 and os.access(path, os.X_OK)):
-            places = [os.path.join(folder, ".libs", name),
-                      os.path.join(build, ".libs", name), path]
-            yield next(place for place in places if os.path.exists(place))
+            yield _program_proper(build, path)
 
 
 def plugin_of(build):
@@ -114,6 +120,11 @@ def plugin_of(build):
 def snoop_of(build):
     """Where a build folder has reclaimsnoop."""
     return os.path.join(build, "reclaimsnoop")
+
+
+def waiter_of(build):
+    """Where a build folder has the program that makes tasks wait."""
+    return os.path.join(build, "tests/vm/waiter")
 
 
 def make_job_disk(build, path):
@@ -128,6 +139,8 @@ def make_job_disk(build, path):
         shutil.copy(snoop_of(build), tree)
         for program in _bpf_tests(build):
             shutil.copy(program, tests)
+        if os.path.exists(waiter_of(build)):
+            shutil.copy(_program_proper(build, waiter_of(build)), tree)
         run("mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", tree,
             path, f"{JOB_MIB}M")
 
