@@ -19,7 +19,7 @@ MIN_SECTIONS, MIN_THROTTLED = 5, 10
 SPARE_US = 10000
 
 # The share of the calls' time that may lie outside of the zones they compact.
-CALL_SHARE, CALL_US = 0.01, 1000
+CALL_SHARE, CALL_US = 0.01, 5000
 
 # The guest freezes a file system for 12 s. Reads are a second apart.
 MIN_LONG_US, MIN_READS = 10 * 1000000, 7
