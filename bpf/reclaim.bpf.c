@@ -15,7 +15,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 // Set between open and load.
 const volatile bool read_kernel = true; // false: its memory must not be read
-const volatile bool group_by_process = false;
+const volatile __u32 group_by = RECLAIM_BY_COMM;
 const volatile __u32 only_pid = 0; // of a process or a thread; 0: all
 const volatile bool events_on = false;
 const volatile __u64 event_min_ns = 0; // shorter stalls are no events
@@ -241,10 +241,14 @@ static __always_inline void read_leader_comm(struct task_struct *task,
 
 static __always_inline void fill_key(struct reclaim_row_key *key, __u32 kind) {
   key->kind = kind;
+  if (group_by == RECLAIM_BY_CGROUP) {
+    *(__u64 *)key->comm = bpf_get_current_cgroup_id();
+    return;
+  }
   if (read_kernel) {
     struct task_struct *task = (struct task_struct *)bpf_get_current_task();
     key->flags = read_kthread_flag(task);
-    if (group_by_process) {
+    if (group_by == RECLAIM_BY_PROCESS) {
       read_leader_comm(task, key->comm);
       return;
     }

@@ -16,6 +16,13 @@ enum reclaim_kind {
   RECLAIM_KINDS
 };
 
+/* What a row is of. */
+enum reclaim_group_by {
+  RECLAIM_BY_COMM,    /* the task's comm */
+  RECLAIM_BY_PROCESS, /* the comm of its thread group's leader */
+  RECLAIM_BY_CGROUP   /* in place of a comm, the id of its cgroup (v2) */
+};
+
 #define RECLAIM_COMM_SIZE 16 /* TASK_COMM_LEN, include/linux/sched.h */
 
 /* Upper ends of the histogram's buckets in ns, each included in its bucket.

@@ -147,7 +147,7 @@ static int open_and_load(struct bpf_source *source,
     return -errno;
 
   source->skel->rodata->read_kernel = read_kernel;
-  source->skel->rodata->group_by_process = options->group_by_process;
+  source->skel->rodata->group_by = options->group_by;
   source->skel->rodata->only_pid = options->only_pid;
   source->skel->rodata->events_on = options->events;
   source->skel->rodata->event_min_ns = options->event_min_ns;
@@ -183,7 +183,8 @@ static int load(struct bpf_source *source,
                "lockdown=confidentiality does that): kernel threads are folded "
                "like other tasks%s%s",
                strerror(-err),
-               options->group_by_process ? ", GroupBy is comm" : "",
+               options->group_by == RECLAIM_BY_PROCESS ? ", GroupBy is comm"
+                                                       : "",
                options->kinds[RECLAIM_COMPACT]
                    ? ", stalls of kind compact are not counted"
                    : "");

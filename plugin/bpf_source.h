@@ -15,15 +15,15 @@
 struct bpf_source_options {
   bool kinds[RECLAIM_KINDS]; /* what to attach */
   bool kinds_named;          /* by the user: a missing one is a WARNING */
-  bool group_by_process;     /* rows by the group leader's comm */
-  uint32_t max_tracked;      /* rows in the kernel per interval */
-  uint32_t only_pid;         /* process or thread; 0: all tasks' stalls, and
-                              * what the kernel hid of them */
-  bool events;               /* report stalls one by one as well */
-  uint64_t event_min_ns;     /* only those at least so long */
-  bool event_stacks;         /* with their kernel stacks */
-  const char *btf_file;      /* NULL: the running kernel's own */
-  const char *who;           /* needs privileges, in messages; NULL: collectd */
+  enum reclaim_group_by group_by;
+  uint32_t max_tracked;  /* rows in the kernel per interval */
+  uint32_t only_pid;     /* process or thread; 0: all tasks' stalls, and
+                          * what the kernel hid of them */
+  bool events;           /* report stalls one by one as well */
+  uint64_t event_min_ns; /* only those at least so long */
+  bool event_stacks;     /* with their kernel stacks */
+  const char *btf_file;  /* NULL: the running kernel's own */
+  const char *who;       /* needs privileges, in messages; NULL: collectd */
 };
 
 struct bpf_source;

@@ -320,6 +320,19 @@ const char *cgroup_paths_find(struct cgroup_paths *paths, uint64_t id) {
   return recall(paths, id);
 }
 
+bool cgroup_paths_are_known(const struct cgroup_paths *paths) {
+  return paths->mount_fd >= 0;
+}
+
+uint64_t cgroup_paths_id(struct cgroup_paths *paths, const char *path) {
+  struct stat status;
+  const char *below = path + strspn(path, "/");
+  if (fstatat(paths->mount_fd, *below ? below : ".", &status, 0) != 0)
+    return 0;
+  remember(paths, status.st_ino, path);
+  return status.st_ino;
+}
+
 /* Where it is mounted */
 
 bool cgroup_mount_point(const char *line, char mount[PATH_MAX]) {

@@ -45,6 +45,13 @@ void cgroup_paths_free(struct cgroup_paths *paths); /* NULL is allowed */
  * a time. */
 const char *cgroup_paths_find(struct cgroup_paths *paths, uint64_t id);
 
+/* Whether there is a mount, so that anything can be found. */
+bool cgroup_paths_are_known(const struct cgroup_paths *paths);
+
+/* The id of the cgroup with this path, which is remembered; 0 if there is none.
+ */
+uint64_t cgroup_paths_id(struct cgroup_paths *paths, const char *path);
+
 /* Writes where the file system is mounted that `line` of
  * /proc/self/mountinfo is about, and says true, if it is a cgroup2. Spaces
  * and the like stand in that file as \040 (seq_path in fs/seq_file.c). Pure,

@@ -137,10 +137,13 @@ static int parse_kinds(struct config *config, const oconfig_item_t *option) {
 }
 
 static int parse_group_by(struct config *config, const oconfig_item_t *option) {
-  static const char *const choices[] = {"comm", "process", NULL};
-  int choice = 0;
-  int err = parse_choice(option, choices, "comm, process", &choice);
-  config->group_by_process = choice == 1;
+  static const char *const choices[] = {[RECLAIM_BY_COMM] = "comm",
+                                        [RECLAIM_BY_PROCESS] = "process",
+                                        [RECLAIM_BY_CGROUP] = "cgroup",
+                                        NULL};
+  int choice = RECLAIM_BY_COMM;
+  int err = parse_choice(option, choices, "comm, process, cgroup", &choice);
+  config->group_by = choice;
   return err;
 }
 
@@ -296,24 +299,39 @@ int config_parse(struct config *config, const oconfig_item_t *block) {
 
 /* Names */
 
-static int check_name(const struct config *config, const char *wanted) {
-  char comm[RECLAIM_COMM_SIZE] = "", cleaned[COMM_NAME_SIZE],
-       folded[COMM_NAME_SIZE];
+/* What a task, or a cgroup, called `wanted` is named; false if none can be. */
+static bool clean_name(const struct config *config, const char *wanted,
+                       char name[COMM_NAME_SIZE]) {
+  char cleaned[COMM_NAME_SIZE];
   size_t len = strlen(wanted);
-  memcpy(comm, wanted, len < sizeof(comm) ? len : sizeof(comm));
-  comm_name(comm, false, false, cleaned);
-  if (strcmp(cleaned, wanted) != 0 || len == sizeof(comm)) {
-    P_ERROR("block <Plugin %s>, option `Name \"%s\"': no task can have this "
-            "name: names are 1 to 15 bytes of A-Za-z0-9_-, without `_' at "
+  comm_clean(wanted, len, cleaned);
+  if (strcmp(cleaned, wanted) != 0)
+    return false;
+  char comm[RECLAIM_COMM_SIZE] = "";
+  if (config->group_by == RECLAIM_BY_CGROUP || len >= sizeof(comm)) {
+    memcpy(name, cleaned, sizeof(cleaned));
+    return config->group_by == RECLAIM_BY_CGROUP;
+  }
+  memcpy(comm, wanted, len);
+  comm_name(comm, false, config->fold, name);
+  return true;
+}
+
+static int check_name(const struct config *config, const char *wanted) {
+  char name[COMM_NAME_SIZE];
+  if (!clean_name(config, wanted, name)) {
+    P_ERROR("block <Plugin %s>, option `Name \"%s\"': nothing can have this "
+            "name: names are 1 to %d bytes of A-Za-z0-9_-, without `_' at "
             "either end; see README, Names",
-            RECLAIM_PLUGIN, wanted);
+            RECLAIM_PLUGIN, wanted,
+            config->group_by == RECLAIM_BY_CGROUP ? COMM_NAME_SIZE - 1
+                                                  : RECLAIM_COMM_SIZE - 1);
     return -EINVAL;
   }
-  comm_name(comm, false, config->fold, folded);
-  if (strcmp(folded, wanted) != 0)
+  if (strcmp(name, wanted) != 0)
     P_WARNING("block <Plugin %s>, option `Name \"%s\"': with Fold, a task with "
               "this comm is called `%s'; see README, Names",
-              RECLAIM_PLUGIN, wanted, folded);
+              RECLAIM_PLUGIN, wanted, name);
   return 0;
 }
 

@@ -32,7 +32,7 @@ struct config_percentile {
 struct config {
   bool kinds[RECLAIM_KINDS];
   bool kinds_named; /* by the user, not by default */
-  bool group_by_process;
+  enum reclaim_group_by group_by;
   bool fold;
   struct config_name *names;
   size_t names_num;

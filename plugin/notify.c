@@ -3,6 +3,7 @@
 
 #include "comm.h"
 #include "kind.h"
+#include "name.h"
 #include "notify.h"
 
 #define CGROUP_TEXT_SIZE 1024
@@ -130,8 +131,7 @@ static void dispatch(notification_t *notification) {
 void notify_stall(struct notify *notify, const struct reclaim_event *event,
                   cdtime_t time) {
   char name[COMM_NAME_SIZE], gfp[256];
-  comm_name(event->key.comm, event->key.flags & RECLAIM_ROW_KTHREAD,
-            notify->config->fold, name);
+  name_of_key(notify->config, notify->cgroups, &event->key, name);
   if (!config_selects(notify->config, name))
     return;
   if (notify->told == notify->config->events_per_interval) {

@@ -10,6 +10,7 @@
 #include "keep.h"
 #include "kind.h"
 #include "ledger.h"
+#include "name.h"
 #include "task.h"
 #include "watch.h"
 
@@ -22,7 +23,8 @@ static struct {
   struct inflight *inflight;
   struct inflight_shares shares; /* of the last read */
   struct ledger_row *rows;
-  struct watch *watch; /* NULL without EventThreshold */
+  struct cgroup_paths *cgroups; /* NULL but with GroupBy cgroup */
+  struct watch *watch;          /* NULL without EventThreshold */
   c_complain_t drain_complaint;
 } reclaim;
 
@@ -53,6 +55,7 @@ static int reclaim_shutdown(void) {
   keep_free(reclaim.keep);
   inflight_free(reclaim.inflight);
   free(reclaim.rows);
+  cgroup_paths_free(reclaim.cgroups);
   config_fini(&reclaim.config);
   reclaim.watch = NULL;
   reclaim.source = NULL;
@@ -60,6 +63,7 @@ static int reclaim_shutdown(void) {
   reclaim.keep = NULL;
   reclaim.inflight = NULL;
   reclaim.rows = NULL;
+  reclaim.cgroups = NULL;
   return 0;
 }
 
@@ -84,14 +88,27 @@ static int make_ledger(size_t max_drained) {
   return made ? 0 : -ENOMEM;
 }
 
+static int open_cgroups(void) {
+  reclaim.cgroups = cgroup_paths_new(NULL);
+  if (reclaim.cgroups && cgroup_paths_are_known(reclaim.cgroups))
+    return 0;
+  P_ERROR("not started: GroupBy cgroup needs the cgroup v2 hierarchy, and none "
+          "is mounted; where systemd uses v1, it has one beside in "
+          "/sys/fs/cgroup/unified with systemd.unified_cgroup_hierarchy=0 only "
+          "if it is of version 233 or later; see README, Names");
+  return -1;
+}
+
 static int reclaim_init(void) {
   if (reclaim.config_err != 0 || config_check(&reclaim.config) != 0) {
     P_ERROR("not started: the options named above have to be mended");
     return -1;
   }
+  if (reclaim.config.group_by == RECLAIM_BY_CGROUP && open_cgroups() != 0)
+    return -1;
   struct bpf_source_options options = {
       .kinds_named = reclaim.config.kinds_named,
-      .group_by_process = reclaim.config.group_by_process,
+      .group_by = reclaim.config.group_by,
       .max_tracked = reclaim.config.max_tracked,
       .events = reclaim.config.event_threshold_ns > 0,
       .event_min_ns = reclaim.config.event_threshold_ns,
@@ -112,6 +129,15 @@ static int reclaim_init(void) {
   return 0;
 }
 
+static bool look_at_cgroup(uint32_t tid, struct reclaim_row_key *key) {
+  char path[PATH_MAX];
+  if (task_read_cgroup(tid, path, sizeof(path)) != 0)
+    return false;
+  uint64_t id = cgroup_paths_id(reclaim.cgroups, path);
+  memcpy(key->comm, &id, sizeof(id));
+  return true;
+}
+
 /* Names a thread under way as the BPF programs will when its stall ends. */
 static bool look_at_task(void *context,
                          const struct bpf_source_under_way *stall,
@@ -121,9 +147,11 @@ static bool look_at_task(void *context,
   if (task_read(stall->tid, &task) != 0 ||
       !task_can_stall_since(&task, stall->begin_ns))
     return false;
+  if (reclaim.config.group_by == RECLAIM_BY_CGROUP)
+    return look_at_cgroup(stall->tid, key);
   key->flags = task.kthread ? RECLAIM_ROW_KTHREAD : 0;
   memcpy(key->comm, task.comm, sizeof(key->comm));
-  return !reclaim.config.group_by_process ||
+  return reclaim.config.group_by == RECLAIM_BY_COMM ||
          task_read_leader_comm(stall->tid, key->comm) == 0;
 }
 
@@ -134,8 +162,7 @@ static size_t name_rows(const struct reclaim_row_key *keys,
     named[i].key = &keys[i];
     named[i].row = &rows[i];
     named[i].kind = keys[i].kind;
-    comm_name(keys[i].comm, keys[i].flags & RECLAIM_ROW_KTHREAD,
-              reclaim.config.fold, named[i].name);
+    name_of_key(&reclaim.config, reclaim.cgroups, &keys[i], named[i].name);
   }
   return num;
 }

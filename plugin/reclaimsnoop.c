@@ -279,7 +279,7 @@ static void set_format(struct snoop *snoop) {
   snoop->format = (struct snoop_format){
       .json = snoop->options.json,
       .timestamps = snoop->options.timestamps,
-      .process = snoop->options.source.group_by_process,
+      .process = snoop->options.source.group_by == RECLAIM_BY_PROCESS,
       .colour = isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && term &&
                 strcmp(term, "dumb") != 0,
       .gfp = &snoop->gfp,

@@ -146,7 +146,8 @@ static bool take_option(struct snoop_options *options, int option) {
   case 'S':
     return options->source.event_stacks = true;
   case 'P':
-    return options->source.group_by_process = true;
+    options->source.group_by = RECLAIM_BY_PROCESS;
+    return true;
   case 'T':
     return options->timestamps = true;
   case 'j':

@@ -86,6 +86,23 @@ int task_read_leader_comm(uint32_t tid, char comm[RECLAIM_COMM_SIZE]) {
   return 0;
 }
 
+int task_read_cgroup(uint32_t tid, char *path, size_t size) {
+  char text[8192];
+  int err = read_file(tid, "cgroup", text, sizeof(text));
+  if (err != 0)
+    return err;
+  /* A line a hierarchy; that of v2 has number 0 and is the last. */
+  const char *line =
+      strncmp(text, "0::", 3) == 0 ? text : strstr(text, "\n0::");
+  if (!line)
+    return -ENOENT;
+  const char *begin = strchr(line, '/');
+  if (!begin)
+    return -ENOENT;
+  snprintf(path, size, "%.*s", (int)strcspn(begin, "\n"), begin);
+  return 0;
+}
+
 bool task_can_stall_since(const struct task *task, uint64_t begin_ns) {
   return (task->state == 'R' || task->state == 'D') &&
          task->start_ns <= begin_ns + tick_ns();

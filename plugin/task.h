@@ -29,6 +29,10 @@ int task_read(uint32_t tid, struct task *task);
 /* Reads the comm of the thread's group leader. Returns as task_read does. */
 int task_read_leader_comm(uint32_t tid, char comm[RECLAIM_COMM_SIZE]);
 
+/* Reads the path of the thread's cgroup in the v2 hierarchy, cut at `size`.
+ * Returns as task_read does; -ENOENT also where there is no such hierarchy. */
+int task_read_cgroup(uint32_t tid, char *path, size_t size);
+
 /* Whether a stall of the thread that began at `begin_ns` can be under way: it
  * was there, and runs or waits uninterruptibly, as nobody in reclaim or
  * compaction does otherwise. */

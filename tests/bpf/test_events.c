@@ -233,7 +233,7 @@ static void test_only_pid(void) {
 
 static void test_process(void) {
   struct bpf_source_options options = with_events(0);
-  options.group_by_process = true;
+  options.group_by = RECLAIM_BY_PROCESS;
   struct bench bench;
   bench_init(&bench, &options);
   set_comm("leader");
@@ -242,6 +242,22 @@ static void test_process(void) {
   ok(got.num == 1 && strcmp(got.events[0].key.comm, "leader") == 0,
      "by process, an event is of the leader's row");
   is_str(got.events[0].comm, "a-worker", "and has the task's own comm");
+  bench_fini(&bench);
+}
+
+static void test_group_by_cgroup(void) {
+  struct bpf_source_options options = with_events(0);
+  options.group_by = RECLAIM_BY_CGROUP;
+  struct bench bench;
+  bench_init(&bench, &options);
+  stall(&bench, 9);
+  collect(&bench);
+  drain(&bench);
+  struct reclaim_row_key key = {.kind = RECLAIM_NODE};
+  memcpy(key.comm, &got.events[0].cgroup_id, sizeof(__u64));
+  ok(got.num == 1 && got.events[0].cgroup_id != 0 &&
+         row_at(&bench, key).pages == 9,
+     "by cgroup, a row has its id");
   bench_fini(&bench);
 }
 
@@ -310,6 +326,7 @@ int main(void) {
   test_stopped();
   test_only_pid();
   test_process();
+  test_group_by_cgroup();
   test_stacks();
   test_cgroup();
   return done();

@@ -432,7 +432,7 @@ static void *stall_as_worker(void *context) {
 
 static void test_process(void) {
   struct bpf_source_options options = defaults;
-  options.group_by_process = true;
+  options.group_by = RECLAIM_BY_PROCESS;
   struct bench bench;
   bench_init(&bench, &options);
   set_comm("fifteen-bytes-x");

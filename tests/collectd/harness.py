@@ -108,18 +108,27 @@ class MemoryCgroup:
         except OSError:
             return None
 
-    def __init__(self, limit_mib=32):
+    def __init__(self, limit_mib=32, home=None):
         parent, limit_file = self.parent()
         MemoryCgroup.serial += 1
-        self.path = f"{parent}/reclaim-test-{os.getpid()}-{self.serial}"
-        os.mkdir(self.path)
+        self.home = home
+        if home and home.startswith(parent):
+            self.path = home
+            above = os.path.dirname(home)
+            with open(f"{above}/cgroup.subtree_control", "w",
+                      encoding="ascii") as control:
+                control.write("+memory")
+        else:
+            self.path = f"{parent}/reclaim-test-{os.getpid()}-{self.serial}"
+            os.mkdir(self.path)
         with open(f"{self.path}/{limit_file}", "w", encoding="ascii") as limit:
             limit.write(str(limit_mib << 20))
 
     def join(self):
         """Moves the calling process in; for a child before its exec."""
-        with open(f"{self.path}/cgroup.procs", "w", encoding="ascii") as procs:
-            procs.write(str(os.getpid()))
+        for path in {self.path, self.home or self.path}:
+            with open(f"{path}/cgroup.procs", "w", encoding="ascii") as procs:
+                procs.write(str(os.getpid()))
 
     def remove(self):
         def removed():
@@ -132,10 +141,11 @@ class MemoryCgroup:
 
 
 class Staller:
-    """Threads of given comms that stall in memcg reclaim."""
+    """Threads of given comms that stall in memcg reclaim; with `home`, in this
+    folder of the v2 hierarchy, which on a host with v1 beside has no limit."""
 
-    def __init__(self, comms, mib, seconds=0, leader=b"staller"):
-        self.cgroup = MemoryCgroup()
+    def __init__(self, comms, mib, seconds=0, leader=b"staller", home=None):
+        self.cgroup = MemoryCgroup(home=home)
         self.comms = {}
         file = tempfile.mktemp(prefix="reclaim-test-", dir="/var/tmp")
         self.process = subprocess.Popen(

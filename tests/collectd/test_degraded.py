@@ -20,9 +20,9 @@ NO_BPF = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin",
 
 BAD_OPTIONS = [
     ("Kinds kswapd", "must be some of direct, memcg, node, compact, throttle"),
-    ("GroupBy cgroup", "must be one of comm, process"),
+    ("GroupBy pod", "must be one of comm, process, cgroup"),
     ("Fold 1", "must be true or false"),
-    ('Name "a.b"', "no task can have this name"),
+    ('Name "a.b"', "nothing can have this name"),
     ('Name "/(/"', "must be a POSIX extended regular expression"),
     ("IgnoreSelected maybe", "must be true or false"),
     ("MaxNames 0", "must be one whole number from 1 to 1000"),

@@ -433,7 +433,33 @@ static bool find_mount(char mount[PATH_MAX]) {
   return is;
 }
 
+static void test_ids(void) {
+  char mount[] = "/tmp/reclaim-cgroup-XXXXXX", inner[64];
+  struct stat root, child;
+  if (!mkdtemp(mount))
+    abort();
+  snprintf(inner, sizeof(inner), "%s/a", mount);
+  mkdir(inner, 0700);
+  stat(mount, &root);
+  stat(inner, &child);
+  struct cgroup_paths *paths = cgroup_paths_new(mount);
+  ok(cgroup_paths_are_known(paths), "a mount is known");
+  is_u64(cgroup_paths_id(paths, "/a"), child.st_ino, "a path has an id");
+  is_u64(cgroup_paths_id(paths, "/"), root.st_ino, "so has the root");
+  is_u64(cgroup_paths_id(paths, "/b"), 0, "what is not there has none");
+  rmdir(inner);
+  is_str(cgroup_paths_find(paths, child.st_ino), "/a",
+         "a path once asked for stays known");
+  cgroup_paths_free(paths);
+  rmdir(mount);
+  paths = cgroup_paths_new("/nonexistent");
+  ok(!cgroup_paths_are_known(paths) && cgroup_paths_id(paths, "/a") == 0,
+     "without a mount there is none");
+  cgroup_paths_free(paths);
+}
+
 int main(void) {
+  test_ids();
   test_names();
   test_mount_points();
 

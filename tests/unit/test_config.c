@@ -32,7 +32,8 @@ static const struct option_case cases[] = {
     {"Kinds", 1, {STRING("kswapd")}, "must be some of direct, memcg, node"},
     {"Kinds", 2, {STRING("direct"), NUMBER(1)}, "must be some of direct"},
     {"GroupBy", 1, {STRING("process")}, NULL},
-    {"GroupBy", 1, {STRING("cgroup")}, "must be one of comm, process"},
+    {"GroupBy", 1, {STRING("cgroup")}, NULL},
+    {"GroupBy", 1, {STRING("pod")}, "must be one of comm, process, cgroup"},
     {"GroupBy", 1, {BOOLEAN(1)}, "must be one of comm, process"},
     {"Fold", 1, {BOOLEAN(0)}, NULL},
     {"Fold", 1, {STRING("no")}, "must be true or false"},
@@ -123,7 +124,8 @@ static void test_defaults(void) {
          config.kinds[RECLAIM_COMPACT] && config.kinds[RECLAIM_THROTTLE] &&
          !config.kinds[RECLAIM_NODE] && !config.kinds_named,
      "by default all kinds but node");
-  ok(config.fold && !config.group_by_process && !config.ignore_selected,
+  ok(config.fold && config.group_by == RECLAIM_BY_COMM &&
+         !config.ignore_selected,
      "by default folded comms, all of them");
   ok(config.max_names == 20 && config.max_tracked == 4096 &&
          config.idle_intervals == 30 && config.new_names_per_hour == 20,
@@ -171,7 +173,7 @@ static void test_values_arrive(void) {
   ok(config.kinds[RECLAIM_NODE] && !config.kinds[RECLAIM_DIRECT] &&
          config.kinds_named,
      "Kinds replaces the default");
-  ok(config.group_by_process && !config.fold, "GroupBy, Fold");
+  ok(config.group_by == RECLAIM_BY_PROCESS && !config.fold, "GroupBy, Fold");
   ok(config.max_names == 7 && config.max_tracked == 128 &&
          config.idle_intervals == 9 && config.new_names_per_hour == 11,
      "the numbers");
@@ -233,19 +235,24 @@ static void test_impossible_names(void) {
     const char *name;
     int err;
     const char *log;
+    enum reclaim_group_by group_by;
   } names[] = {
-      {"java", 0, ""},
-      {"pool-1", 0, "is called `pool'"},
-      {"kworker/0:1", -EINVAL, "no task can have this name"},
-      {"a.b", -EINVAL, "no task can have this name"},
-      {"_other", -EINVAL, "no task can have this name"},
-      {"", -EINVAL, "no task can have this name"},
-      {"sixteen-bytes-in", -EINVAL, "no task can have this name"},
-      {"fifteen-bytes-a", 0, ""},
+      {"java", 0, "", RECLAIM_BY_COMM},
+      {"pool-1", 0, "is called `pool'", RECLAIM_BY_COMM},
+      {"kworker/0:1", -EINVAL, "nothing can have this name", RECLAIM_BY_COMM},
+      {"a.b", -EINVAL, "nothing can have this name", RECLAIM_BY_COMM},
+      {"_other", -EINVAL, "nothing can have this name", RECLAIM_BY_COMM},
+      {"", -EINVAL, "nothing can have this name", RECLAIM_BY_COMM},
+      {"sixteen-bytes-in", -EINVAL, "nothing can have this name",
+       RECLAIM_BY_COMM},
+      {"fifteen-bytes-a", 0, "", RECLAIM_BY_COMM},
+      {"of-a-cgroup-not-a-comm-1", 0, "", RECLAIM_BY_CGROUP},
+      {"of-a-cgroup.service", -EINVAL, "1 to 63 bytes", RECLAIM_BY_CGROUP},
   };
   for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
     struct config config;
     config_init(&config);
+    config.group_by = names[i].group_by;
     stub_reset();
     oconfig_value_t value = STRING((char *)names[i].name);
     oconfig_item_t option = item("Name", &value);

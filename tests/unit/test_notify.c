@@ -140,6 +140,13 @@ static void test_names(void) {
   end();
 
   start();
+  config.group_by = RECLAIM_BY_CGROUP;
+  stall(event_of("an-id", 20 * MS));
+  ok(told("|reclaim|_gone|latency|direct|an-id[52827]"),
+     "by cgroup, it is the cgroup, or _gone");
+  end();
+
+  start();
   config.ignore_selected = true;
   config.names = calloc(1, sizeof(*config.names));
   config.names[config.names_num++].text = strdup("backup");

@@ -99,7 +99,24 @@ static void test_read(void) {
      "kthreadd is a kernel thread");
 }
 
+static void test_cgroup(void) {
+  char path[4096] = "", whole[8192] = "";
+  FILE *file = fopen("/proc/self/cgroup", "re");
+  size_t len = fread(whole, 1, sizeof(whole) - 1, file);
+  whole[len] = '\0';
+  fclose(file);
+  const char *line = strstr(whole, "0::");
+  int err = task_read_cgroup((uint32_t)getpid(), path, sizeof(path));
+  if (line)
+    ok(err == 0 && strncmp(path, line + 3, strlen(path)) == 0 &&
+           path[0] == '/' && line[3 + strlen(path)] == '\n',
+       "the path of a thread's cgroup is %s", path);
+  else
+    ok(err == -ENOENT, "a host without cgroups v2 says so");
+}
+
 int main(void) {
+  test_cgroup();
   test_parse();
   test_can_stall();
   test_read();
