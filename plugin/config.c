@@ -16,6 +16,7 @@ void config_init(struct config *config) {
       .max_tracked = 4096,
       .idle_intervals = 30,
       .new_names_per_hour = 20,
+      .report_host = true,
       .events_per_interval = 10,
   };
 }
@@ -274,17 +275,19 @@ static int parse_option(struct config *config, const oconfig_item_t *option) {
     return parse_histogram(config, option);
   if (strcasecmp(key, "Percentile") == 0)
     return parse_percentile(config, option);
+  if (strcasecmp(key, "ReportHost") == 0)
+    return parse_boolean(option, &config->report_host);
   if (strcasecmp(key, "EventThreshold") == 0)
     return parse_event_threshold(config, option);
   if (strcasecmp(key, "EventsPerInterval") == 0)
     return parse_size(option, 1, 10000, &config->events_per_interval);
   if (strcasecmp(key, "BTF") == 0)
     return parse_btf(config, option);
-  return report(
-      option, "unknown option; known are Kinds, GroupBy, Fold, Name, "
-              "IgnoreSelected, MaxNames, MaxTracked, IdleIntervals, "
-              "NewNamesPerHour, ReportFruitless, ReportMaximum, "
-              "Histogram, Percentile, EventThreshold, EventsPerInterval, BTF");
+  return report(option, "unknown option; known are Kinds, GroupBy, Fold, Name, "
+                        "IgnoreSelected, MaxNames, MaxTracked, IdleIntervals, "
+                        "NewNamesPerHour, ReportFruitless, ReportMaximum, "
+                        "Histogram, Percentile, ReportHost, EventThreshold, "
+                        "EventsPerInterval, BTF");
 }
 
 int config_parse(struct config *config, const oconfig_item_t *block) {

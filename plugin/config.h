@@ -46,6 +46,7 @@ struct config {
   enum config_histogram histogram;
   struct config_percentile *percentiles;
   size_t percentiles_num;
+  bool report_host;
   uint64_t event_threshold_ns; /* 0: no notifications */
   size_t events_per_interval;
   char *btf_file; /* NULL: the kernel's own */

@@ -126,6 +126,30 @@ void dispatch_attached(enum reclaim_kind kind, bool attached, cdtime_t now) {
   submit("", "gauge", type_instance, (value_t){.gauge = attached ? 1 : 0}, now);
 }
 
+static void submit_account(const char *type, const char *type_instance,
+                           bool has, uint64_t counter, cdtime_t now) {
+  if (has)
+    submit("", type, type_instance, (value_t){.derive = (derive_t)counter},
+           now);
+}
+
+void dispatch_host(const struct host_account *account, cdtime_t now) {
+  submit_account("total_events", "allocstall", account->has_allocstall,
+                 account->allocstall, now);
+  submit_account("total_events", "compact_stall", account->has_compact_stall,
+                 account->compact_stall, now);
+  submit_account("total_events", "oom_kill", account->has_oom_kill,
+                 account->oom_kill, now);
+  submit_account("total_time_in_ms", "psi_some", account->has_psi_some,
+                 account->psi_some_us / 1000, now);
+  submit_account("total_time_in_ms", "psi_full", account->has_psi_full,
+                 account->psi_full_us / 1000, now);
+}
+
+void dispatch_coverage(double coverage, cdtime_t now) {
+  submit("", "gauge", "coverage", (value_t){.gauge = coverage}, now);
+}
+
 void dispatch_read_time(uint64_t took_ns, cdtime_t now) {
   submit("", "duration", "read", (value_t){.gauge = (double)took_ns / 1e9},
          now);

@@ -6,6 +6,7 @@
 
 #include "plugin/collectd_api.h"
 #include "plugin/config.h"
+#include "plugin/host.h"
 #include "plugin/ledger.h"
 
 /* Dispatches each series of the ledger's last interval, and the plugin's
@@ -20,6 +21,12 @@ void dispatch_under_way(enum reclaim_kind kind, uint64_t pending,
 
 /* Dispatches whether `kind` is attached: gauge-attached_<kind>, 1 or 0. */
 void dispatch_attached(enum reclaim_kind kind, bool attached, cdtime_t now);
+
+/* Dispatches what the kernel itself counts, as far as it does. */
+void dispatch_host(const struct host_account *account, cdtime_t now);
+
+/* Dispatches host_coverage: gauge-coverage. */
+void dispatch_coverage(double coverage, cdtime_t now);
 
 /* Dispatches how long the read took, in ns: duration-read. */
 void dispatch_read_time(uint64_t took_ns, cdtime_t now);

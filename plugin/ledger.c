@@ -491,6 +491,10 @@ const struct ledger_series *const *ledger_series(const struct ledger *ledger,
   return ledger->series;
 }
 
+uint64_t ledger_stalls(const struct ledger *ledger, enum reclaim_kind kind) {
+  return ledger->accounts[kind].total.sum.stalls;
+}
+
 struct ledger_health ledger_health(const struct ledger *ledger) {
   return ledger->health;
 }

@@ -79,6 +79,9 @@ void ledger_add_interval(struct ledger *ledger, struct ledger_row *rows,
 const struct ledger_series *const *ledger_series(const struct ledger *ledger,
                                                  size_t *num);
 
+/* The stalls of a kind since the ledger was made. */
+uint64_t ledger_stalls(const struct ledger *ledger, enum reclaim_kind kind);
+
 struct ledger_health ledger_health(const struct ledger *ledger);
 
 void ledger_free(struct ledger *ledger);

@@ -23,8 +23,10 @@ static struct {
   struct inflight *inflight;
   struct inflight_shares shares; /* of the last read */
   struct ledger_row *rows;
-  struct cgroup_paths *cgroups; /* NULL but with GroupBy cgroup */
-  struct watch *watch;          /* NULL without EventThreshold */
+  struct cgroup_paths *cgroups;   /* NULL but with GroupBy cgroup */
+  struct host_account host_begin; /* at init */
+  c_complain_t host_complaint;
+  struct watch *watch; /* NULL without EventThreshold */
   c_complain_t drain_complaint;
 } reclaim;
 
@@ -106,6 +108,7 @@ static int reclaim_init(void) {
   }
   if (reclaim.config.group_by == RECLAIM_BY_CGROUP && open_cgroups() != 0)
     return -1;
+  host_read(NULL, &reclaim.host_begin);
   struct bpf_source_options options = {
       .kinds_named = reclaim.config.kinds_named,
       .group_by = reclaim.config.group_by,
@@ -204,6 +207,28 @@ static bool is_wanted(enum reclaim_kind kind) {
   return reclaim.config.kinds[kind] && (reclaim.config.kinds_named || !absent);
 }
 
+/* The kernel's own account, also where BPF cannot be had. */
+static void read_host(cdtime_t now) {
+  struct host_account account;
+  int err = host_read(NULL, &account);
+  if (err != 0) {
+    c_complain(LOG_ERR, &reclaim.host_complaint,
+               RECLAIM_PLUGIN " plugin: cannot read /proc/vmstat: %s",
+               strerror(-err));
+    return;
+  }
+  c_release(LOG_INFO, &reclaim.host_complaint,
+            RECLAIM_PLUGIN " plugin: /proc/vmstat can be read again");
+  dispatch_host(&account, now);
+  if (!reclaim.config.kinds[RECLAIM_DIRECT])
+    return;
+  uint64_t counted =
+      reclaim.ledger ? ledger_stalls(reclaim.ledger, RECLAIM_DIRECT) : 0;
+  dispatch_coverage(
+      host_coverage(counted, reclaim.host_begin.allocstall, account.allocstall),
+      now);
+}
+
 static int reclaim_read(void) {
   uint64_t begin_ns = monotonic_ns();
   int err = reclaim.source ? read_source() : 0;
@@ -213,6 +238,8 @@ static int reclaim_read(void) {
       dispatch_attached(
           kind, reclaim.source && bpf_source_is_attached(reclaim.source, kind),
           now);
+  if (reclaim.config.report_host)
+    read_host(now);
   if (reclaim.source && err == 0) {
     dispatch_ledger(&reclaim.config, reclaim.ledger,
                     bpf_source_events_lost(reclaim.source), now);

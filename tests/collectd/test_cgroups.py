@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""GroupBy cgroup against ftrace, in cgroups as systemd makes them."""
+"""GroupBy cgroup against ftrace, in cgroups as systemd makes them, and the
+host's own account against what the kernel says."""
 
 import contextlib
 import os
@@ -86,12 +87,44 @@ def test_gone(tap, mount):
     collectd.clean()
 
 
+def test_host(tap):
+    collectd = Collectd().start()
+    collectd.wait_reads(2)
+    collectd.stop()
+    with open("/proc/vmstat", encoding="ascii") as file:
+        vmstat = {key: int(value) for key, value in map(str.split, file)}
+    account = {"allocstall": sum(value for key, value in vmstat.items()
+                                 if key.startswith("allocstall")),
+               "compact_stall": vmstat.get("compact_stall"),
+               "oom_kill": vmstat.get("oom_kill")}
+    for name, value in account.items():
+        values = collectd.values(f"reclaim/total_events-{name}")
+        tap.ok(bool(values) == (value is not None) and
+               (not values or value - 10 <= values[-1][1] <= value),
+               f"{name} is what /proc/vmstat says", (values[-1:], value))
+    has_psi = os.path.exists("/proc/pressure/memory")
+    tap.equal(bool(collectd.values("reclaim/total_time_in_ms-psi_some")), has_psi,
+              "PSI is there where the kernel has it")
+    tap.equal(collectd.values("reclaim/gauge-coverage")[-1][1], 1,
+              "coverage is 1 where nothing was missed")
+    collectd.clean()
+
+    quiet = Collectd("ReportHost false").start()
+    quiet.wait_reads(1)
+    quiet.stop()
+    tap.equal([series for series in quiet.series()
+               if re.search("allocstall|psi|coverage|oom", series)], [],
+              "ReportHost false leaves it out")
+    quiet.clean()
+
+
 def main():
     need_live_machine()
+    tap = Tap()
+    test_host(tap)
     mount = unified_mount()
     if not mount:
         skip_all("needs a cgroup v2 hierarchy")
-    tap = Tap()
     test_names(tap, mount)
     test_gone(tap, mount)
     tap.done()

@@ -36,9 +36,15 @@ BAD_OPTIONS = [
     ("EventThreshold 0", "must be one number of seconds from 0.000001 to 3600"),
     ("EventsPerInterval 0", "must be one whole number from 1 to 10000"),
     ('BTF "vmlinux"', "must be the absolute path of one BTF file"),
-    ("ReportHost true", "unknown option"),
+    ("ReportHost 1", "must be true or false"),
     ("MaxName 3", "unknown option"),
 ]
+
+
+HOST = {"reclaim/gauge-coverage", "reclaim/total_time_in_ms-psi_some",
+        "reclaim/total_time_in_ms-psi_full"} | {
+            f"reclaim/total_events-{what}"
+            for what in ("allocstall", "compact_stall", "oom_kill")}
 
 
 def last_value(collectd, series):
@@ -64,8 +70,11 @@ def check_without_bpf(tap, collectd, when, wanted):
     tap.equal([last_value(collectd, f"reclaim/gauge-attached_{kind}")
                for kind in ("direct", "memcg")], [0, 0],
               f"{when}, gauge-attached_* is 0")
-    tap.equal([series for series in collectd.series()
-               if "attached" not in series], [], f"{when}, nothing is invented")
+    rest = [series for series in collectd.series() if "attached" not in series]
+    tap.equal([series for series in rest if series not in HOST], [],
+              f"{when}, nothing is invented")
+    tap.ok("reclaim/total_events-allocstall" in rest,
+           f"{when}, the host's own account goes on")
     check_other_plugins(tap, collectd, when)
     tap.equal(collectd.stop(), 0, f"{when}, collectd ends as always")
     collectd.clean()

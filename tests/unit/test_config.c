@@ -77,7 +77,8 @@ static const struct option_case cases[] = {
     {"BTF", 1, {STRING("/boot/btf")}, NULL},
     {"BTF", 1, {STRING("btf")}, "the absolute path of one BTF file"},
     {"BTF", 1, {NUMBER(1)}, "the absolute path of one BTF file"},
-    {"ReportHost", 1, {BOOLEAN(1)}, "unknown option; known are Kinds, "},
+    {"ReportHost", 1, {BOOLEAN(0)}, NULL},
+    {"ReportHost", 1, {NUMBER(1)}, "must be true or false"},
     {"EventThreshold", 1, {NUMBER(0.000001)}, NULL},
     {"EventThreshold", 1, {NUMBER(3600)}, NULL},
     {"EventThreshold", 1, {NUMBER(0)}, "seconds from 0.000001 to 3600"},
@@ -86,7 +87,7 @@ static const struct option_case cases[] = {
     {"EventsPerInterval", 1, {NUMBER(10000)}, NULL},
     {"EventsPerInterval", 1, {NUMBER(0)}, "from 1 to 10000"},
     {"EventsPerInterval", 1, {NUMBER(10001)}, "from 1 to 10000"},
-    {"MaxName", 1, {NUMBER(1)}, "unknown option"},
+    {"MaxName", 1, {NUMBER(1)}, "unknown option; known are Kinds, "},
 };
 
 static int parse(struct config *config, oconfig_item_t *options, int num) {

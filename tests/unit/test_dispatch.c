@@ -150,6 +150,31 @@ static void test_facts(void) {
   is_gauge("reclaim/duration-read", 0.0025, "the read's time in s");
 }
 
+static void test_host(void) {
+  struct host_account account = {.has_allocstall = true,
+                                 .allocstall = 5,
+                                 .has_compact_stall = true,
+                                 .compact_stall = 6,
+                                 .has_psi_some = true,
+                                 .psi_some_us = 7999,
+                                 .has_psi_full = true,
+                                 .psi_full_us = 8000};
+  stub_reset();
+  dispatch_host(&account, NOW);
+  is_derive("reclaim/total_events-allocstall", 5, "allocstall");
+  is_derive("reclaim/total_events-compact_stall", 6, "compact_stall");
+  is_derive("reclaim/total_time_in_ms-psi_some", 7, "PSI in ms, rounded down");
+  is_derive("reclaim/total_time_in_ms-psi_full", 8, "full PSI");
+  is_u64(stub_values_num, 4, "what the kernel lacks is left out");
+  account = (struct host_account){.has_oom_kill = true, .oom_kill = 2};
+  stub_reset();
+  dispatch_host(&account, NOW);
+  is_derive("reclaim/total_events-oom_kill", 2, "oom_kill");
+  is_u64(stub_values_num, 1, "and nothing else");
+  dispatch_coverage(0.75, NOW);
+  is_gauge("reclaim/gauge-coverage", 0.75, "coverage");
+}
+
 static void test_without_pages(void) {
   struct config config;
   config_init(&config);
@@ -174,6 +199,7 @@ static void test_without_pages(void) {
 }
 
 int main(void) {
+  test_host();
   test_without_pages();
   test_default_series();
   test_optional_series();
