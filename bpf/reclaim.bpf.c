@@ -207,7 +207,7 @@ static __always_inline struct stall take_stall(void *word_map,
   for (__u32 probe = 0; probe < RECLAIM_BEGIN_PROBES; probe++) {
     volatile __u64 *at = word_at(words, tid, probe);
     __u64 word = *at;
-    if ((word & RECLAIM_TID_MASK) == tid) {
+    if (word && (word & RECLAIM_TID_MASK) == tid) {
       stall.ns = word_age_ns(word, stall.end_ns);
       stall.place = (tid + probe) & (RECLAIM_BEGIN_WORDS - 1);
       if (events_on) {
