@@ -94,10 +94,12 @@ static int open_cgroups(void) {
   reclaim.cgroups = cgroup_paths_new(NULL);
   if (reclaim.cgroups && cgroup_paths_are_known(reclaim.cgroups))
     return 0;
-  P_ERROR("not started: GroupBy cgroup needs the cgroup v2 hierarchy, and none "
-          "is mounted; where systemd uses v1, it has one beside in "
-          "/sys/fs/cgroup/unified with systemd.unified_cgroup_hierarchy=0 only "
-          "if it is of version 233 or later; see README, Names");
+  P_ERROR(
+      "not started: GroupBy cgroup needs a cgroup v2 hierarchy, and none is "
+      "mounted; mount one (mount -t cgroup2 cgroup2 "
+      "/sys/fs/cgroup/unified), or group by comm or process; see README, "
+      "Names");
+  reclaim_shutdown();
   return -1;
 }
 
