@@ -149,6 +149,7 @@ one "make distcheck" make -C build-werror distcheck
 
 section "kernels in QEMU"
 tap tests/vm/run --build build-werror
+tap tests/vm/run --build build-werror --work waits
 
 if [ $long = yes ]; then
   section "repeated"
