@@ -234,12 +234,14 @@ static uint64_t earlier(uint64_t left, uint64_t right) {
   return left < right ? left : right;
 }
 
-/* Returns early when a signal comes, or when the reader of a pipe goes. */
+/* Returns early when a signal comes, or when the reader of a pipe or of a
+ * socket goes. */
 static void wait_until(struct snoop *snoop, uint64_t until_ns) {
   uint64_t now = now_ns();
   struct pollfd output = {.fd = STDOUT_FILENO};
   int wait_ms = until_ns > now ? (int)((until_ns - now + 999999) / 1000000) : 0;
-  if (poll(&output, 1, wait_ms) == 1 && output.revents & POLLERR)
+  if (poll(&output, 1, wait_ms) == 1 &&
+      output.revents & (POLLERR | POLLHUP | POLLNVAL))
     snoop->err = -EPIPE;
 }
 

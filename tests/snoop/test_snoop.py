@@ -12,6 +12,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -428,6 +429,21 @@ def check_closed_pipe(tap, options, prepare, wanted):
                   f"{prepare.__name__ if prepare else 'SIGPIPE ignored'}")
 
 
+def test_closed_socket(tap):
+    ours, its = socket.socketpair()
+    with subprocess.Popen([SNOOP, "-i", "9"], stdout=its,
+                          stderr=subprocess.PIPE) as process:
+        its.close()
+        ours.close()
+        try:
+            status = process.wait(10)
+        except subprocess.TimeoutExpired:
+            status = None
+            process.kill()
+        tap.equal((status, process.stderr.read()), (0, b""),
+                  "a socket whose peer has gone ends it, quietly")
+
+
 def test_full_disk(tap):
     with open("/dev/full", "wb") as full:
         run = subprocess.run([SNOOP, "-d", "1"], stdout=full, check=False,
@@ -649,6 +665,7 @@ def main():
     test_stacks(tap)
     test_terminal(tap)
     test_closed_pipe(tap)
+    test_closed_socket(tap)
     test_full_disk(tap)
     test_slow_reader(tap)
     test_end_in_a_storm(tap)
