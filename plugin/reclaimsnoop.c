@@ -64,14 +64,23 @@ static void fail(struct snoop *snoop, int err, const char *what) {
   snoop->err = err;
 }
 
+/* Whether the reader of a pipe or of a socket goes until then. */
+static bool is_reader_gone(int wait_ms) {
+  struct pollfd output = {.fd = STDOUT_FILENO};
+  return poll(&output, 1, wait_ms) == 1 &&
+         output.revents & (POLLERR | POLLHUP | POLLNVAL);
+}
+
 /* A reader that has seen enough is no failure: no word, no report. */
 static void flush_output(struct snoop *snoop) {
+  errno = 0; /* an earlier write may have failed, and this one nothing to do */
   if (fflush(stdout) == 0 && !ferror(stdout))
     return;
-  if (errno == EPIPE)
+  int err = errno ? errno : EIO;
+  if (err == EPIPE || is_reader_gone(0))
     snoop->err = -EPIPE;
   else
-    fail(snoop, -errno, "write");
+    fail(snoop, -err, "write");
 }
 
 /* The terminal may have been resized and the clock set. */
@@ -234,14 +243,11 @@ static uint64_t earlier(uint64_t left, uint64_t right) {
   return left < right ? left : right;
 }
 
-/* Returns early when a signal comes, or when the reader of a pipe or of a
- * socket goes. */
+/* Returns early when a signal comes, or when the reader goes. */
 static void wait_until(struct snoop *snoop, uint64_t until_ns) {
   uint64_t now = now_ns();
-  struct pollfd output = {.fd = STDOUT_FILENO};
   int wait_ms = until_ns > now ? (int)((until_ns - now + 999999) / 1000000) : 0;
-  if (poll(&output, 1, wait_ms) == 1 &&
-      output.revents & (POLLERR | POLLHUP | POLLNVAL))
+  if (is_reader_gone(wait_ms))
     snoop->err = -EPIPE;
 }
 
@@ -266,13 +272,15 @@ static void watch(struct snoop *snoop) {
   }
 }
 
-/* The first signal ends the run with its report, the second without. */
+/* The first signal ends the run with its report, the second without. That a
+ * pipe has no reader is told by the write; there is no child that would inherit
+ * this. */
 static void set_signals(void) {
   struct sigaction action = {.sa_handler = stop,
                              .sa_flags = SA_RESTART | (int)SA_RESETHAND};
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
-  signal(SIGPIPE, SIG_DFL); /* a parent may have ignored it */
+  signal(SIGPIPE, SIG_IGN);
 }
 
 static void set_format(struct snoop *snoop) {
