@@ -327,30 +327,38 @@ static int run(struct snoop *snoop) {
   watch(snoop);
   if (snoop->err == 0)
     finish(snoop);
-  return snoop->err == -EPIPE ? 0 : snoop->err;
+  return snoop->err;
+}
+
+static int exit_status(const struct snoop *snoop) {
+  return snoop->err == 0 || snoop->err == -EPIPE ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 int main(int argc, char **argv) {
   static struct snoop snoop;
   static char output[OUTPUT_BYTES];
   set_signals();
+  setvbuf(stdout, output, _IOFBF, sizeof(output));
   switch (snoop_options_parse(&snoop.options, argc, argv)) {
   case SNOOP_EXIT_OK:
-    return EXIT_SUCCESS;
+    flush_output(&snoop);
+    return exit_status(&snoop);
   case SNOOP_EXIT_USAGE:
     return 2;
   case SNOOP_GO_ON:
     break;
   }
-  if (snoop.options.check)
-    return bpf_check_print(stdout, &snoop.options.source) ? EXIT_SUCCESS
-                                                          : EXIT_FAILURE;
-  setvbuf(stdout, output, _IOFBF, sizeof(output));
+  if (snoop.options.check) {
+    bool works = bpf_check_print(stdout, &snoop.options.source);
+    flush_output(&snoop);
+    return works ? exit_status(&snoop) : EXIT_FAILURE;
+  }
   set_format(&snoop);
   open_cgroups(&snoop);
-  int err = snoop.err != 0 ? snoop.err : run(&snoop);
+  if (snoop.err == 0)
+    snoop.err = run(&snoop);
   bpf_source_free(snoop.source);
   cgroup_paths_free(snoop.cgroups);
   snoop_sum_clear(&snoop.whole);
-  return err == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  return exit_status(&snoop);
 }

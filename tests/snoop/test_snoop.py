@@ -450,12 +450,13 @@ def test_closed_socket(tap):
 
 
 def test_full_disk(tap):
-    with open("/dev/full", "wb") as full:
-        run = subprocess.run([SNOOP, "-d", "1"], stdout=full, check=False,
-                             stderr=subprocess.PIPE, text=True, timeout=30)
-    tap.ok(run.returncode == 1 and run.stderr ==
-           "reclaimsnoop: cannot write: No space left on device\n",
-           "a full disk is an error, told once", run)
+    for options in (["-d", "1"], ["-c"], ["--help"], ["--version"]):
+        with open("/dev/full", "wb") as full:
+            run = subprocess.run([SNOOP, *options], stdout=full, check=False,
+                                 stderr=subprocess.PIPE, text=True, timeout=30)
+        tap.ok(run.returncode == 1 and run.stderr ==
+               "reclaimsnoop: cannot write: No space left on device\n",
+               f"{options[0]}: a full disk is an error, told once", run)
 
 
 def test_ends(tap):
