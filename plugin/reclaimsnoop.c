@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Prints stalls in memory reclaim at a terminal. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -272,6 +273,16 @@ static void watch(struct snoop *snoop) {
   }
 }
 
+/* Else a map of the kernel would get the number of a closed stdout. */
+static void open_missing(void) {
+  int fd;
+  do
+    fd = open("/dev/null", O_RDWR);
+  while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0)
+    close(fd);
+}
+
 /* The first signal ends the run with its report, the second without. That a
  * pipe has no reader is told by the write; there is no child that would inherit
  * this. */
@@ -337,6 +348,7 @@ static int exit_status(const struct snoop *snoop) {
 int main(int argc, char **argv) {
   static struct snoop snoop;
   static char output[OUTPUT_BYTES];
+  open_missing();
   set_signals();
   setvbuf(stdout, output, _IOFBF, sizeof(output));
   switch (snoop_options_parse(&snoop.options, argc, argv)) {

@@ -449,6 +449,16 @@ def test_closed_socket(tap):
                   "a socket whose peer has gone ends it, quietly")
 
 
+def test_closed_files(tap):
+    snoop = Snoop("-d", "1", preexec_fn=lambda: os.closerange(0, 3))
+    folder = f"/proc/{snoop.process.pid}/fd"
+    files = [os.readlink(f"{folder}/{fd}") for fd in range(3)
+             if os.path.lexists(f"{folder}/{fd}")]
+    snoop.end(None)
+    tap.equal((snoop.process.returncode, files), (0, ["/dev/null"] * 3),
+              "without stdin, stdout and stderr it has /dev/null there")
+
+
 def test_full_disk(tap):
     for options in (["-d", "1"], ["-c"], ["--help"], ["--version"]):
         with open("/dev/full", "wb") as full:
@@ -672,6 +682,7 @@ def main():
     test_terminal(tap)
     test_closed_pipe(tap)
     test_closed_socket(tap)
+    test_closed_files(tap)
     test_full_disk(tap)
     test_slow_reader(tap)
     test_end_in_a_storm(tap)
