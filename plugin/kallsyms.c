@@ -7,6 +7,10 @@
 
 #include "kallsyms.h"
 
+/* No function is longer: what lies further behind one is something that is not
+ * listed, as BPF programs are not under net.core.bpf_jit_harden. */
+#define FUNCTION_BYTES_MAX (64 << 10)
+
 struct kallsyms {
   char *text; /* into which the names point */
   size_t num;
@@ -95,6 +99,8 @@ const char *kallsyms_find(const struct kallsyms *syms, uint64_t address) {
   if (low == 0)
     return NULL;
   size_t found = low - 1;
+  if (address - syms->symbols[found].address > FUNCTION_BYTES_MAX)
+    return NULL;
   while (found > 0 &&
          syms->symbols[found - 1].address == syms->symbols[found].address)
     found--;

@@ -20,9 +20,9 @@ int kallsyms_read(struct kallsyms **syms);
 /* How many functions are known; 0 where the kernel hides addresses. */
 size_t kallsyms_num(const struct kallsyms *syms);
 
-/* The function that begins at or last before `address`, of several the one that
- * is listed first; NULL if there is none. The string lives as long as `syms`,
- * which may be NULL. */
+/* The function that begins at or last before `address`, at most 64 KiB before
+ * it; of several the one that is listed first; NULL if there is none. The
+ * string lives as long as `syms`, which may be NULL. */
 const char *kallsyms_find(const struct kallsyms *syms, uint64_t address);
 
 void kallsyms_free(struct kallsyms *syms);

@@ -76,16 +76,42 @@ void snoop_stacks_clear(struct snoop_stacks *stacks) {
 
 /* Names */
 
+#define MACHINERY_FRAMES 16 /* at most, innermost */
+
+/* `bpf_prog_` and the program's tag, not a function of the kernel's own such as
+ * bpf_prog_alloc. */
+static bool is_program(const char *name) {
+  static const char prefix[] = "bpf_prog_";
+  return strncmp(name, prefix, strlen(prefix)) == 0 &&
+         strspn(name + strlen(prefix), "0123456789abcdef") == 16;
+}
+
 /* What lies between the function with the tracepoint and the program's helper,
  * and says nothing about the stall. */
 static bool is_machinery(const char *name) {
   static const char *const prefixes[] = {
-      "bpf_get_stackid", "bpf_prog_",    "bpf_trace_run",  "__bpf_trace_",
-      "__traceiter_",    "__probestub_", "trace_call_bpf", "bpf_dispatcher_"};
+      "bpf_get_stackid", "bpf_trace_run",  "__bpf_trace_",
+      "__traceiter_",    "__probestub_",   "trace_call_bpf",
+      "bpf_dispatcher_", "__bpf_prog_run", "___bpf_prog_run"};
+  if (is_program(name))
+    return true;
   for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++)
     if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
       return true;
   return false;
+}
+
+/* Where the stall's own functions begin: behind the last of the machinery. In
+ * front of that may be programs that the kernel does not name. */
+static size_t skip_machinery(const struct kallsyms *syms,
+                             const uint64_t *addresses, size_t depth) {
+  size_t begin = 0;
+  for (size_t i = 0; i < depth && i < MACHINERY_FRAMES; i++) {
+    const char *name = kallsyms_find(syms, addresses[i]);
+    if (name && is_machinery(name))
+      begin = i + 1;
+  }
+  return begin;
 }
 
 char *snoop_stacks_name(const struct kallsyms *syms, const uint64_t *addresses,
@@ -95,12 +121,8 @@ char *snoop_stacks_name(const struct kallsyms *syms, const uint64_t *addresses,
   FILE *out = open_memstream(&text, &size);
   if (!out)
     return NULL;
-  bool leading = true;
-  for (size_t i = 0; i < depth; i++) {
+  for (size_t i = skip_machinery(syms, addresses, depth); i < depth; i++) {
     const char *name = kallsyms_find(syms, addresses[i]);
-    leading = leading && name && is_machinery(name);
-    if (leading)
-      continue;
     if (name)
       fprintf(out, "%s\n", name);
     else

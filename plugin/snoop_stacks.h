@@ -34,8 +34,8 @@ int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
                      const char comm[RECLAIM_COMM_SIZE], uint64_t stall_ns);
 
 /* The functions of a stack, innermost first, each with a newline behind it: by
- * name without the leading ones of BPF and tracepoints, or as addresses where
- * `syms` (or NULL) has no name. From malloc; NULL without memory. */
+ * name, or as addresses where `syms` (or NULL) has no name; without the leading
+ * ones of BPF and tracepoints. From malloc; NULL without memory. */
 char *snoop_stacks_name(const struct kallsyms *syms, const uint64_t *addresses,
                         size_t depth);
 

@@ -647,6 +647,31 @@ def test_stacks(tap):
                   "and the numbers add up")
 
 
+HIDE_PROGRAMS = r"""grep -v '\[bpf\]' /proc/kallsyms >"$1"
+mount --bind "$1" /proc/kallsyms
+shift
+exec "$@"
+"""
+
+
+def test_hidden_programs(tap):
+    """As with net.core.bpf_jit_harden."""
+    pressure = Pressure("reader", "dd", "if={file}", "of=/dev/null", "bs=64k")
+    with tempfile.NamedTemporaryFile() as symbols, subprocess.Popen(
+            ["unshare", "-m", "bash", "-ec", HIDE_PROGRAMS, "hide",
+             symbols.name, SNOOP, "-S", "-j", "-n", "reader", "-d", "4"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True) as snoop:
+        time.sleep(2)
+        pressure.run()
+        output, err = snoop.communicate(timeout=60)
+    stacks = run_jq(output.splitlines(), ".") or []
+    tap.equal({stack["frames"][0] for stack in stacks},
+              {"try_to_free_mem_cgroup_pages"},
+              "stacks begin at the tracepoint where the kernel hides programs")
+    tap.ok(TOTALS.match(err.strip()), "and nothing is complained of", err)
+
+
 def test_intervals(tap):
     snoop = Snoop("-i", "0.4", "-d", "2")
     staller = Staller([b"in-the-table"], 64, seconds=1)
@@ -679,6 +704,7 @@ def main():
     test_pid(tap)
     test_intervals(tap)
     test_stacks(tap)
+    test_hidden_programs(tap)
     test_terminal(tap)
     test_closed_pipe(tap)
     test_closed_socket(tap)

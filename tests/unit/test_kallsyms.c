@@ -38,7 +38,9 @@ static const struct {
     {"what is listed late is found too", 0xffffffffa0000010, "bpf_prog_1234_x"},
     {"before the first there is none", 0xffffffff80ffffff, NULL},
     {"zeros and absolute symbols are none", 0x1800, NULL},
-    {"the greatest address", UINT64_MAX, "xfs_read"},
+    {"64 KiB behind a function is still in it", 0xffffffffc0010000, "xfs_read"},
+    {"further behind is nothing that is listed", 0xffffffffc0010001, NULL},
+    {"the greatest address", UINT64_MAX, NULL},
 };
 
 static const char *or_none(const char *name) { return name ? name : "none"; }

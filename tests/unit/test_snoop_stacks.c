@@ -11,11 +11,15 @@ static const char listing[] = "ffffffff81000100 t inner\n"
                               "ffffffff81000400 t __traceiter_mm_x\n"
                               "ffffffff81000500 t __bpf_trace_mm_x\n"
                               "ffffffff81000600 t __probestub_mm_x\n"
-                              "ffffffffa0000000 t bpf_prog_12_memcg_end\t[bpf]";
+                              "ffffffff81000700 t ___bpf_prog_run\n"
+                              "ffffffff81000800 t __bpf_prog_run32\n"
+                              "ffffffff81000900 t bpf_prog_alloc\n"
+                              "ffffffffa0000000 t "
+                              "bpf_prog_0123456789abcdef_memcg_end\t[bpf]";
 static struct kallsyms *syms;
 
 struct addresses {
-  uint64_t at[6];
+  uint64_t at[20];
 };
 
 static const struct {
@@ -33,14 +37,40 @@ static const struct {
        0xffffffff81000610, 0xffffffff81000410, 0xffffffff81000110}},
      6,
      "inner\n"},
-    {"but not what a stack has deeper down",
-     {{0xffffffff81000110, 0xffffffff81000310}},
-     2,
-     "inner\nbpf_trace_run1\n"},
+    {"so does a program that the kernel does not name",
+     {{0xffffffffb0000010, 0xffffffff81000310, 0xffffffff81000410,
+       0xffffffff81000110}},
+     4,
+     "inner\n"},
+    {"or that is taken for what lies before it",
+     {{0xffffffff81000120, 0xffffffff81000310, 0xffffffff81000410,
+       0xffffffff81000110}},
+     4,
+     "inner\n"},
+    {"so does the interpreter",
+     {{0xffffffff81000710, 0xffffffff81000810, 0xffffffff81000310,
+       0xffffffff81000110}},
+     4,
+     "inner\n"},
+    {"but not a function of the kernel's that has to do with BPF",
+     {{0xffffffff81000310, 0xffffffff81000110, 0xffffffff81000910}},
+     3,
+     "inner\nbpf_prog_alloc\n"},
+    {"nor what a stack has deeper down",
+     {{0xffffffff81000110, 0xffffffff81000110, 0xffffffff81000110,
+       0xffffffff81000110, 0xffffffff81000110, 0xffffffff81000110,
+       0xffffffff81000110, 0xffffffff81000110, 0xffffffff81000110,
+       0xffffffff81000110, 0xffffffff81000110, 0xffffffff81000110,
+       0xffffffff81000110, 0xffffffff81000110, 0xffffffff81000110,
+       0xffffffff81000110, 0xffffffff81000310}},
+     17,
+     "inner\ninner\ninner\ninner\ninner\ninner\ninner\ninner\n"
+     "inner\ninner\ninner\ninner\ninner\ninner\ninner\ninner\n"
+     "bpf_trace_run1\n"},
     {"an address without a name stays one",
-     {{0xffffffff80000110, 0xffffffff81000310}},
+     {{0xffffffff80000110, 0xffffffff81000110}},
      2,
-     "0xffffffff80000110\nbpf_trace_run1\n"},
+     "0xffffffff80000110\ninner\n"},
     {"no frames, no names", {{0}}, 0, ""},
 };
 
