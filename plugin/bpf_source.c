@@ -424,6 +424,13 @@ static void add_lost(struct bpf_source *source, size_t rows_num) {
       source->rows[i].stalls += take_lost(source, source->keys[i].kind);
 }
 
+uint64_t bpf_source_hidden(const struct bpf_source *source) {
+  uint64_t hidden = 0;
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    hidden += source->missed[kind].told;
+  return hidden;
+}
+
 int bpf_source_drain(struct bpf_source *source,
                      const struct reclaim_row_key *keep, size_t keep_num,
                      struct bpf_source_rows *rows) {

@@ -108,6 +108,10 @@ int bpf_source_collect_events(struct bpf_source *source,
  * thread may ask. */
 uint64_t bpf_source_events_lost(const struct bpf_source *source);
 
+/* Stalls that drains handed out of which no program saw the end: they are no
+ * events either. */
+uint64_t bpf_source_hidden(const struct bpf_source *source);
+
 /* The addresses of the kernel stack `stack_id` of an event, innermost first, at
  * most RECLAIM_STACK_DEPTH. Returns how many; 0 if there is no such stack. */
 size_t bpf_source_stack(const struct bpf_source *source, int32_t stack_id,

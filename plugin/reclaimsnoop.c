@@ -151,14 +151,19 @@ static void drain(struct snoop *snoop) {
 
 /* Reports */
 
+static bool is_row_selected(const struct snoop *snoop,
+                            const struct snoop_row *row) {
+  return row->others ? snoop->options.name == NULL
+                     : is_selected(snoop, row->comm);
+}
+
 static void print_table(struct snoop *snoop, struct snoop_sum *sum) {
   bool begun = snoop->format.json;
   uint64_t now = now_ns();
   snoop_sum_sort(sum);
   for (size_t i = 0; i < sum->num; i++) {
     const struct snoop_row *row = &sum->rows[i];
-    if (row->others ? snoop->options.name != NULL
-                    : !is_selected(snoop, row->comm))
+    if (!is_row_selected(snoop, row))
       continue;
     if (!begun) {
       snoop_print_report_time(stdout, &snoop->format, now);
@@ -206,6 +211,33 @@ static void report_interval(struct snoop *snoop) {
   end_interval(snoop);
 }
 
+/* Tables have no events: what they show is in the rows. */
+static void count_rows(struct snoop *snoop) {
+  struct snoop_totals *totals = &snoop->totals;
+  totals->taken = totals->counted - totals->hidden;
+  if (!snoop->options.name)
+    return;
+  totals->unselected = totals->taken;
+  for (size_t i = 0; i < snoop->whole.num; i++)
+    if (is_row_selected(snoop, &snoop->whole.rows[i]))
+      totals->unselected -= snoop->whole.rows[i].stalls;
+}
+
+static void print_totals(struct snoop *snoop) {
+  const struct snoop_options *options = &snoop->options;
+  struct snoop_totals *totals = &snoop->totals;
+  bool tables = options->mode == SNOOP_TABLES;
+  totals->counted = snoop_sum_stalls(&snoop->whole);
+  totals->untimed = snoop_sum_untimed(&snoop->whole);
+  totals->hidden = bpf_source_hidden(snoop->source);
+  totals->lost = bpf_source_events_lost(snoop->source);
+  if (tables)
+    count_rows(snoop);
+  snoop_print_totals(options->json ? stderr : stdout, options->mode, totals,
+                     options->name ||
+                         (!tables && options->source.event_min_ns > 0));
+}
+
 /* JSON has the rest of the last interval, so that its objects add up; text has
  * the whole run. */
 static void report_end(struct snoop *snoop) {
@@ -218,11 +250,7 @@ static void report_end(struct snoop *snoop) {
   if (!json && snoop->options.mode != SNOOP_STACKS)
     print_table(snoop, &snoop->whole);
 
-  snoop->totals.counted = snoop_sum_stalls(&snoop->whole);
-  snoop->totals.untimed = snoop_sum_untimed(&snoop->whole);
-  snoop->totals.lost = bpf_source_events_lost(snoop->source);
-  snoop_print_totals(json ? stderr : stdout, snoop->options.mode,
-                     &snoop->totals, snoop->options.source.event_min_ns > 0);
+  print_totals(snoop);
   flush_output(snoop);
 }
 

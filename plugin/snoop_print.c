@@ -337,35 +337,28 @@ static void print_share(FILE *out, const char *separator, uint64_t stalls,
   fprintf(out, "%s%" PRIu64 " %s", separator, stalls, what);
 }
 
-/* Counted stalls of which there is neither an event nor a lost one: too short,
- * or hidden by the kernel, whose programs miss what happens while they are
- * preempted (Linux 7). */
-static void print_rest(FILE *out, const struct snoop_totals *totals,
-                       bool by_length) {
-  uint64_t unselected = totals->unselected;
-  uint64_t rest = totals->counted - totals->taken - totals->lost;
-  if (by_length)
-    unselected += rest;
-  if (unselected > 0 || by_length)
-    print_share(out, ", ", unselected, "not selected");
-  print_share(out, ", ", totals->lost, "lost");
-  if (rest > 0 && !by_length)
-    print_share(out, ", ", rest, "hidden by the kernel");
-}
-
 void snoop_print_totals(FILE *out, enum snoop_mode mode,
-                        const struct snoop_totals *totals, bool by_length) {
+                        const struct snoop_totals *totals, bool selective) {
+  bool tables = mode == SNOOP_TABLES;
+  uint64_t selected = totals->taken - totals->unselected;
+  uint64_t known = totals->taken + totals->lost + totals->hidden;
+  uint64_t unselected = totals->unselected + totals->counted - known;
   print_share(out, "", totals->counted,
               totals->counted == 1 ? "stall" : "stalls");
-  uint64_t selected = totals->taken - totals->unselected;
   if (mode == SNOOP_LINES)
     print_share(out, ": ", selected, "printed");
   if (mode == SNOOP_STACKS) {
     print_share(out, ": ", selected - totals->stackless, "in stacks");
     print_share(out, ", ", totals->stackless, "without a stack");
   }
-  if (mode != SNOOP_TABLES)
-    print_rest(out, totals, by_length);
+  if (tables && selective)
+    print_share(out, ": ", selected, "shown");
+  if (selective || unselected > 0)
+    print_share(out, ", ", unselected, "not selected");
+  if (!tables)
+    print_share(out, ", ", totals->lost, "lost");
+  if (totals->hidden > 0 && (!tables || selective))
+    print_share(out, ", ", totals->hidden, "hidden by the kernel");
   if (totals->untimed > 0)
     fprintf(out, " (%" PRIu64 " of unknown time)", totals->untimed);
   fputc('\n', out);

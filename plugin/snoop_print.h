@@ -27,7 +27,8 @@ struct snoop_format {
 struct snoop_totals {
   uint64_t counted;    /* by the kernel side */
   uint64_t untimed;    /* of these */
-  uint64_t taken;      /* as events */
+  uint64_t hidden;     /* of these, by the kernel: nobody saw their end */
+  uint64_t taken;      /* as events, or, in tables, as rows with a name */
   uint64_t unselected; /* of these, by their name */
   uint64_t stackless;  /* of these, came without a stack */
   uint64_t lost;       /* events that found no room */
@@ -62,9 +63,10 @@ void snoop_print_row_header(FILE *out);
 void snoop_print_row(FILE *out, const struct snoop_format *format,
                      const struct snoop_row *row, uint64_t now_ns);
 
-/* One line in which the numbers add up; `by_length` where events shorter than
- * a limit were not asked for. */
+/* One line in which the numbers add up; `selective` where some stalls were not
+ * asked for. Of what was counted, all that is neither taken nor lost nor hidden
+ * was too short to be asked for. */
 void snoop_print_totals(FILE *out, enum snoop_mode mode,
-                        const struct snoop_totals *totals, bool by_length);
+                        const struct snoop_totals *totals, bool selective);
 
 #endif

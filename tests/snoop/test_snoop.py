@@ -30,8 +30,8 @@ SNOOP = f"{os.path.abspath(BUILD)}/reclaimsnoop"
 HOSTILE = [b"a\nb 1 2.0 3", b"\x1b[2J\x1b[31mred", b"q\"uo\\te'", b"\xff\xc3(",
            b"\x9b31m", b"\rover", b"$(reboot) %s%n"]
 TOTALS = re.compile(
-    r"^(\d+) stalls?: (\d+) (?:printed|in stacks)"
-    r"(?:, (\d+) without a stack)?(?:, (\d+) not selected)?, (\d+) lost"
+    r"^(\d+) stalls?: (\d+) (?:printed|in stacks|shown)"
+    r"(?:, (\d+) without a stack)?(?:, (\d+) not selected)?(?:, (\d+) lost)?"
     r"(?:, (\d+) hidden by the kernel)?(?: \((\d+) of unknown time\))?$")
 LINE = re.compile(r"^(.{16}) ([ \d]{7}) ([ .\d-]{10}) ([ \dkM]{7}) "
                   r"(direct  |memcg   |node    ) ([ \d-]{5})(?:  ?(.*))?$")
@@ -544,11 +544,12 @@ def test_check(tap):
 def test_filters(tap):
     everything, snoops = Snoop("-j"), [Snoop("-n", "lter-o"),
                                        Snoop("-k", "direct,node"),
-                                       Snoop("-m", "0.1"), Snoop("-P")]
+                                       Snoop("-m", "0.1"), Snoop("-P"),
+                                       Snoop("-i", "60", "-n", "lter-o")]
     staller = Staller([b"filter-one", b"filter-two"], 96, leader=b"the-leader")
     staller.wait()
     all_stalls = [json.loads(line) for line in everything.end()]
-    named, direct, longer, process = [snoop.end() for snoop in snoops]
+    named, direct, longer, process, table = [snoop.end() for snoop in snoops]
     ones = [stall for stall in all_stalls if stall["comm"] == "filter-one"]
     tap.equal([len(lines_of(named)), {comm for comm, *_ in lines_of(named)},
                set(table_of(named))],
@@ -558,6 +559,11 @@ def test_filters(tap):
     tap.ok(unselected > 0 and
            counted == shown + unselected + lost + hidden,
            "the rest is not selected", named[-1])
+    tap.ok(TOTALS.match(table[-1]), "tables tell what -n leaves out", table[-1])
+    counted, shown, _, unselected, _, hidden = totals_of(table)
+    tap.ok(unselected > 0 and shown == len(ones) and
+           counted == shown + unselected + hidden,
+           "and the numbers add up, too", table[-1])
     tap.ok("memcg" not in " ".join(direct), "-k selects kinds", direct[:3])
     times = sorted(float(ms) for _, _, ms, _, _ in lines_of(longer))
     tap.ok(not times or times[0] >= 0.1, "-m selects by time", times[:3])

@@ -265,7 +265,7 @@ static void test_row_object(void) {
 static const struct {
   const char *behaviour;
   enum snoop_mode mode;
-  bool by_length;
+  bool selective;
   struct snoop_totals totals;
   const char *line;
 } totals[] = {
@@ -282,9 +282,14 @@ static const struct {
      "1234 stalls: 1200 printed, 34 lost\n"},
     {"names that were not asked for",
      SNOOP_LINES,
-     false,
+     true,
      {.counted = 100, .taken = 90, .unselected = 20, .lost = 10},
      "100 stalls: 70 printed, 20 not selected, 10 lost\n"},
+    {"names that were asked for, and no others",
+     SNOOP_LINES,
+     true,
+     {.counted = 1, .taken = 1},
+     "1 stall: 1 printed, 0 not selected, 0 lost\n"},
     {"shorter ones that were not asked for",
      SNOOP_LINES,
      true,
@@ -293,10 +298,25 @@ static const struct {
     {"hidden by the kernel",
      SNOOP_LINES,
      false,
-     {.counted = 100, .taken = 90, .lost = 3, .untimed = 2},
+     {.counted = 100, .hidden = 7, .taken = 90, .lost = 3, .untimed = 2},
      "100 stalls: 90 printed, 3 lost, 7 hidden by the kernel "
      "(2 of unknown time)\n"},
-    {"tables", SNOOP_TABLES, false, {.counted = 100}, "100 stalls\n"},
+    {"hidden ones are not taken for shorter ones",
+     SNOOP_LINES,
+     true,
+     {.counted = 100, .hidden = 7, .taken = 50, .unselected = 1, .lost = 3},
+     "100 stalls: 49 printed, 41 not selected, 3 lost, 7 hidden by the "
+     "kernel\n"},
+    {"tables",
+     SNOOP_TABLES,
+     false,
+     {.counted = 100, .hidden = 7, .taken = 93},
+     "100 stalls\n"},
+    {"tables of some names",
+     SNOOP_TABLES,
+     true,
+     {.counted = 100, .hidden = 7, .taken = 93, .unselected = 20},
+     "100 stalls: 73 shown, 20 not selected, 7 hidden by the kernel\n"},
     {"stacks",
      SNOOP_STACKS,
      true,
@@ -307,7 +327,7 @@ static const struct {
 static void test_totals(void) {
   for (size_t i = 0; i < sizeof(totals) / sizeof(*totals); i++) {
     snoop_print_totals(stream_begin(), totals[i].mode, &totals[i].totals,
-                       totals[i].by_length);
+                       totals[i].selective);
     is_str(stream_end(), totals[i].line, totals[i].behaviour);
   }
 }
