@@ -157,21 +157,27 @@ static bool is_row_selected(const struct snoop *snoop,
                      : is_selected(snoop, row->comm);
 }
 
+static bool has_rows(const struct snoop *snoop, const struct snoop_sum *sum) {
+  for (size_t i = 0; i < sum->num; i++)
+    if (is_row_selected(snoop, &sum->rows[i]))
+      return true;
+  return false;
+}
+
+/* An interval without stalls shows as a header. */
 static void print_table(struct snoop *snoop, struct snoop_sum *sum) {
-  bool begun = snoop->format.json;
+  bool tables = snoop->options.mode == SNOOP_TABLES;
   uint64_t now = now_ns();
-  snoop_sum_sort(sum);
-  for (size_t i = 0; i < sum->num; i++) {
-    const struct snoop_row *row = &sum->rows[i];
-    if (!is_row_selected(snoop, row))
-      continue;
-    if (!begun) {
-      snoop_print_report_time(stdout, &snoop->format, now);
-      snoop_print_row_header(stdout);
-      begun = true;
-    }
-    snoop_print_row(stdout, &snoop->format, row, now);
+  if (!snoop->format.json && (tables || has_rows(snoop, sum))) {
+    snoop_print_report_time(stdout, &snoop->format, now);
+    if (tables && sum == &snoop->whole)
+      snoop_print_whole_run(stdout);
+    snoop_print_row_header(stdout);
   }
+  snoop_sum_sort(sum);
+  for (size_t i = 0; i < sum->num; i++)
+    if (is_row_selected(snoop, &sum->rows[i]))
+      snoop_print_row(stdout, &snoop->format, &sum->rows[i], now);
 }
 
 static char *name_stack(void *context, int32_t id) {
@@ -238,13 +244,13 @@ static void print_totals(struct snoop *snoop) {
                          (!tables && options->source.event_min_ns > 0));
 }
 
-/* JSON has the rest of the last interval, so that its objects add up; text has
- * the whole run. */
+/* The rest of the last interval comes first; text has the whole run as well, to
+ * which the objects of JSON add up. */
 static void report_end(struct snoop *snoop) {
   bool json = snoop->format.json;
   if (snoop->options.mode == SNOOP_STACKS)
     print_stacks(snoop);
-  else if (json && snoop->options.mode == SNOOP_TABLES)
+  else if (snoop->options.mode == SNOOP_TABLES)
     print_table(snoop, &snoop->interval);
   end_interval(snoop);
   if (!json && snoop->options.mode != SNOOP_STACKS)

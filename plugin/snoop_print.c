@@ -281,6 +281,8 @@ void snoop_print_report_time(FILE *out, const struct snoop_format *format,
   finish(out, &plain, &line, NULL);
 }
 
+void snoop_print_whole_run(FILE *out) { fputs("whole run\n", out); }
+
 void snoop_print_row_header(FILE *out) {
   struct line line = {.used = 0};
   append(&line, "%-15s %-8s %7s %9s %7s %6s %7s ", "NAME", "KIND", "STALLS",

@@ -55,6 +55,9 @@ void snoop_print_stall(FILE *out, const struct snoop_format *format,
 void snoop_print_report_time(FILE *out, const struct snoop_format *format,
                              uint64_t ns);
 
+/* The line above the table of all intervals. */
+void snoop_print_whole_run(FILE *out);
+
 /* The line above the rows of a table. */
 void snoop_print_row_header(FILE *out);
 

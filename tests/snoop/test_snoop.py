@@ -678,20 +678,46 @@ def test_hidden_programs(tap):
     tap.ok(TOTALS.match(err.strip()), "and nothing is complained of", err)
 
 
+def tables_of(lines):
+    """[{name: stalls}] of each table of kind memcg, and of the whole run."""
+    tables = []
+    for line in lines:
+        row = ROW.match(line)
+        if line.startswith("NAME "):
+            tables.append({})
+        elif row and row[2] == "memcg":
+            tables[-1][row[1].rstrip()] = int(row[3])
+    return tables[:-1], tables[-1]
+
+
 def test_intervals(tap):
-    snoop = Snoop("-i", "0.4", "-d", "2")
+    snoop = Snoop("-i", "0.4", "-d", "2.2")
     staller = Staller([b"in-the-table"], 64, seconds=1)
     lines = snoop.end(None)
     staller.wait()
-    tables = [line for line in lines if line.startswith("NAME ")]
-    tap.ok(len(tables) >= 3, "-i prints a table each interval", lines)
+    tables, whole = tables_of(lines)
+    tap.ok(len(tables) >= 5, "-i prints a table each interval", lines)
+    tap.ok(any("in-the-table" not in table for table in tables),
+           "also where nothing stalled", lines)
     tap.ok(re.match(r"^\d+ stalls?( \(|$)", lines[-1]) and
            not any(line.startswith("COMM") for line in lines),
            "no lines, and the totals at the end", lines[-2:])
-    counts = [int(ROW.match(line)[3]) for line in lines
-              if line.startswith("in-the-table ")]
-    tap.equal(counts[-1] >= sum(counts[:-1]) > 0, True,
-              "the last table is of the whole run")
+    at = lines.index("whole run")
+    tap.ok(lines[at - 1] == "" and lines[at + 1].startswith("NAME ") and
+           lines[at:].count(lines[at + 1]) == 1,
+           "a line tells the table of the whole run apart", lines)
+    check_sum(tap, tables, whole, "in-the-table")
+
+    snoop = Snoop("-i", "60")
+    Staller([b"rest-of-it"], 64).wait()
+    check_sum(tap, *tables_of(snoop.end()), "rest-of-it")
+
+
+def check_sum(tap, tables, whole, name):
+    tap.ok(whole.get(name, 0) > 0 and
+           whole[name] == sum(table.get(name, 0) for table in tables),
+           "the tables of all intervals, the last and partial one too, add up "
+           "to the whole run", (tables, whole))
 
 
 def main():

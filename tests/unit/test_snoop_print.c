@@ -223,6 +223,8 @@ static void test_report_time(void) {
 }
 
 static void test_row(void) {
+  snoop_print_whole_run(stream_begin());
+  is_str(stream_end(), "whole run\n", "the table of the whole run says so");
   snoop_print_row_header(stream_begin());
   is_str(
       stream_end(),
