@@ -11,7 +11,7 @@
 static const char usage[] =
     "usage: reclaimsnoop [-k KIND] [-p PID] [-n NAME] [-m MIN_MS] [-d "
     "SECONDS]\n"
-    "                    [-i SECONDS | -S [-i SECONDS]] [-P] [-T] [-j]\n"
+    "                    [[-P] [-i SECONDS] | -S [-i SECONDS]] [-T] [-j]\n"
     "       reclaimsnoop -c\n";
 
 static const char help[] =
@@ -34,7 +34,7 @@ static const char help[] =
     "                          stall time, at the end or each -i SECONDS\n"
     "  -P, --process           the process (TGID, PROCESS) as well; tables "
     "are\n"
-    "                          per process\n"
+    "                          per name of process, else per name of thread\n"
     "  -T, --timestamp         the time of each stall's end\n"
     "  -j, --json              JSON, an object a line\n"
     "  -d, --duration=SECONDS  end after SECONDS; else SIGINT (Ctrl-C) ends\n"
@@ -194,6 +194,13 @@ enum snoop_next snoop_options_parse(struct snoop_options *options, int argc,
   }
   if (optind < argc) {
     fprintf(stderr, "reclaimsnoop: %s: unexpected argument\n%s", argv[optind],
+            usage);
+    return SNOOP_EXIT_USAGE;
+  }
+  if (options->source.event_stacks &&
+      options->source.group_by == RECLAIM_BY_PROCESS) {
+    fprintf(stderr,
+            "reclaimsnoop: -P: not with -S, whose stacks are of threads\n%s",
             usage);
     return SNOOP_EXIT_USAGE;
   }

@@ -494,7 +494,7 @@ def test_ends(tap):
 def test_usage(tap):
     for options in ("-x", "-k swap", "-k direct,", "-k", "-p 0", "-p 1x",
                     "-p -1", "-m -1", "-m nan", "-d 0", "-i 0", "-d 1s",
-                    "--frobnicate", "dd"):
+                    "--frobnicate", "dd", "-S -P"):
         run = subprocess.run([SNOOP, *options.split()], capture_output=True,
                              text=True, check=False, timeout=30)
         tap.ok(run.returncode == 2 and run.stdout == "" and
