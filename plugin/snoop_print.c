@@ -34,10 +34,12 @@ append(struct line *line, const char *format, ...) {
     line->used = sizeof(line->text) - 1;
 }
 
-/* A comm of which not all fits ends in `+`, after its last whole escape. */
+/* A comm of which not all fits ends in `+`, after its last whole escape; an
+ * empty one keeps its column. */
 static void append_comm(struct line *line, const char *comm, size_t width) {
-  char text[COMM_TEXT_SIZE];
-  comm_escape(comm, RECLAIM_COMM_SIZE, text, sizeof(text));
+  char text[COMM_TEXT_SIZE] = "\"\"";
+  if (comm[0] != '\0')
+    comm_escape(comm, RECLAIM_COMM_SIZE, text, sizeof(text));
   if (strlen(text) > width) {
     comm_escape(comm, RECLAIM_COMM_SIZE, text, width);
     strcat(text, "+");

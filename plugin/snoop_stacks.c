@@ -12,20 +12,23 @@
 
 /* Gathering */
 
-static int compare_key(const struct snoop_stack_row *row, int32_t id,
-                       const char comm[RECLAIM_COMM_SIZE]) {
-  if (row->id != id)
-    return row->id < id ? -1 : 1;
-  return memcmp(row->comm, comm, sizeof(row->comm));
+/* What makes two rows one. */
+static int compare_keys(const struct snoop_stack_row *left,
+                        const struct snoop_stack_row *right) {
+  if (left->id != right->id)
+    return left->id < right->id ? -1 : 1;
+  if (left->others != right->others)
+    return left->others ? 1 : -1;
+  return memcmp(left->comm, right->comm, sizeof(left->comm));
 }
 
 /* The first row that is not below the key. */
-static size_t find_place(const struct snoop_stacks *stacks, int32_t id,
-                         const char comm[RECLAIM_COMM_SIZE]) {
+static size_t find_place(const struct snoop_stacks *stacks,
+                         const struct snoop_stack_row *key) {
   size_t low = 0, high = stacks->num;
   while (low < high) {
     size_t middle = low + (high - low) / 2;
-    if (compare_key(&stacks->rows[middle], id, comm) < 0)
+    if (compare_keys(&stacks->rows[middle], key) < 0)
       low = middle + 1;
     else
       high = middle;
@@ -33,8 +36,8 @@ static size_t find_place(const struct snoop_stacks *stacks, int32_t id,
   return low;
 }
 
-static int insert_row(struct snoop_stacks *stacks, size_t at, int32_t id,
-                      const char comm[RECLAIM_COMM_SIZE]) {
+static int insert_row(struct snoop_stacks *stacks, size_t at,
+                      const struct snoop_stack_row *key) {
   if (stacks->num == stacks->room) {
     size_t room = stacks->room ? 2 * stacks->room : 64;
     struct snoop_stack_row *rows =
@@ -47,19 +50,19 @@ static int insert_row(struct snoop_stacks *stacks, size_t at, int32_t id,
   memmove(stacks->rows + at + 1, stacks->rows + at,
           (stacks->num - at) * sizeof(*stacks->rows));
   stacks->num++;
-  stacks->rows[at] = (struct snoop_stack_row){.id = id};
-  memcpy(stacks->rows[at].comm, comm, RECLAIM_COMM_SIZE);
+  stacks->rows[at] = *key;
   return 0;
 }
 
-int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
-                     const char comm[RECLAIM_COMM_SIZE], uint64_t stall_ns) {
-  static const char others[RECLAIM_COMM_SIZE];
-  size_t at = find_place(stacks, id, comm);
-  if (at == stacks->num || compare_key(&stacks->rows[at], id, comm) != 0) {
-    if (stacks->num >= SNOOP_STACKS_ROWS_MAX && comm[0] != '\0')
-      return snoop_stacks_add(stacks, id, others, stall_ns);
-    int err = insert_row(stacks, at, id, comm);
+static int add_to_row(struct snoop_stacks *stacks,
+                      const struct snoop_stack_row *key, uint64_t stall_ns) {
+  size_t at = find_place(stacks, key);
+  if (at == stacks->num || compare_keys(&stacks->rows[at], key) != 0) {
+    if (stacks->num >= SNOOP_STACKS_ROWS_MAX && !key->others) {
+      struct snoop_stack_row others = {.id = key->id, .others = true};
+      return add_to_row(stacks, &others, stall_ns);
+    }
+    int err = insert_row(stacks, at, key);
     if (err != 0)
       return err;
   }
@@ -67,6 +70,13 @@ int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
   if (stall_ns != RECLAIM_UNTIMED)
     stacks->rows[at].time_ns += stall_ns;
   return 0;
+}
+
+int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
+                     const char comm[RECLAIM_COMM_SIZE], uint64_t stall_ns) {
+  struct snoop_stack_row key = {.id = id};
+  memcpy(key.comm, comm, sizeof(key.comm));
+  return add_to_row(stacks, &key, stall_ns);
 }
 
 void snoop_stacks_clear(struct snoop_stacks *stacks) {
@@ -139,6 +149,7 @@ char *snoop_stacks_name(const struct kallsyms *syms, const uint64_t *addresses,
 /* A row, or the sum of several, under the names of its stack. */
 struct named {
   const char *names;
+  bool others;
   char comm[RECLAIM_COMM_SIZE];
   uint64_t stalls;
   uint64_t time_ns;
@@ -152,17 +163,23 @@ struct stack {
   uint64_t time_ns;
 };
 
+static int compare_comms(const struct named *a, const struct named *b) {
+  if (a->others != b->others)
+    return a->others ? 1 : -1;
+  return memcmp(a->comm, b->comm, sizeof(a->comm));
+}
+
 static int compare_names(const void *left, const void *right) {
   const struct named *a = left, *b = right;
   int order = strcmp(a->names, b->names);
-  return order != 0 ? order : memcmp(a->comm, b->comm, sizeof(a->comm));
+  return order != 0 ? order : compare_comms(a, b);
 }
 
 static int compare_stalls(const void *left, const void *right) {
   const struct named *a = left, *b = right;
   if (a->stalls != b->stalls)
     return a->stalls < b->stalls ? 1 : -1;
-  return memcmp(a->comm, b->comm, sizeof(a->comm));
+  return compare_comms(a, b);
 }
 
 static int compare_times(const void *left, const void *right) {
@@ -207,14 +224,32 @@ static size_t gather_stacks(struct named *rows, size_t rows_num,
   return num;
 }
 
+/* In quotes where it could be taken for more than one, or for none; quotes of
+ * its own are escaped then. */
+static void print_comm(FILE *out, const struct named *row) {
+  if (row->others) {
+    fputs("(others)", out);
+    return;
+  }
+  char text[COMM_TEXT_SIZE];
+  comm_escape(row->comm, RECLAIM_COMM_SIZE, text, sizeof(text));
+  bool quoted = text[0] == '\0' || strpbrk(text, ", \"");
+  fputs(quoted ? "\"" : "", out);
+  for (const char *at = text; *at != '\0'; at++)
+    if (*at == '"')
+      fputs("\\x22", out);
+    else
+      fputc(*at, out);
+  fputs(quoted ? "\"" : "", out);
+}
+
 static void print_text(FILE *out, const struct stack *stack) {
   fprintf(out, "%.1f ms in %" PRIu64 " stall%s:", (double)stack->time_ns / 1e6,
           stack->stalls, stack->stalls == 1 ? "" : "s");
   for (size_t i = 0; i < stack->rows_num && i < COMMS_TOP; i++) {
-    char comm[COMM_TEXT_SIZE];
-    comm_escape(stack->rows[i].comm, RECLAIM_COMM_SIZE, comm, sizeof(comm));
-    fprintf(out, "%s %s %" PRIu64, i > 0 ? "," : "",
-            comm[0] != '\0' ? comm : "(others)", stack->rows[i].stalls);
+    fputs(i > 0 ? ", " : " ", out);
+    print_comm(out, &stack->rows[i]);
+    fprintf(out, " %" PRIu64, stack->rows[i].stalls);
   }
   if (stack->rows_num > COMMS_TOP)
     fprintf(out, ", and %zu more", stack->rows_num - COMMS_TOP);
@@ -237,7 +272,10 @@ static void print_json(FILE *out, const struct snoop_format *format,
     char comm[COMM_TEXT_SIZE];
     comm_escape(stack->rows[i].comm, RECLAIM_COMM_SIZE, comm, sizeof(comm));
     fprintf(out, "%s{\"comm\":", i > 0 ? "," : "");
-    snoop_print_json_string(out, comm);
+    if (stack->rows[i].others)
+      fputs("null", out); /* which no task can call itself */
+    else
+      snoop_print_json_string(out, comm);
     fprintf(out, ",\"stalls\":%" PRIu64 ",\"time_ns\":%" PRIu64 "}",
             stack->rows[i].stalls, stack->rows[i].time_ns);
   }
@@ -264,6 +302,7 @@ static bool name_rows(const struct snoop_stacks *stacks, struct named *rows,
       ++*names_num;
     }
     rows[i] = (struct named){.names = names[*names_num - 1],
+                             .others = row->others,
                              .stalls = row->stalls,
                              .time_ns = row->time_ns};
     memcpy(rows[i].comm, row->comm, sizeof(rows[i].comm));

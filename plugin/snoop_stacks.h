@@ -3,6 +3,7 @@
 #ifndef RECLAIM_SNOOP_STACKS_H
 #define RECLAIM_SNOOP_STACKS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,15 +21,16 @@
 struct snoop_stacks {
   struct snoop_stack_row {
     int32_t id;
-    char comm[RECLAIM_COMM_SIZE]; /* raw */
+    bool others;                  /* all comms without a row of their own */
+    char comm[RECLAIM_COMM_SIZE]; /* raw; all zero where `others` */
     uint64_t stalls;
     uint64_t time_ns;
-  } * rows; /* sorted by id and comm */
+  } * rows; /* sorted by id, others last, and comm */
   size_t num, room;
 };
 
 /* Adds a stall, whose time may be RECLAIM_UNTIMED. Where there are
- * SNOOP_STACKS_ROWS_MAX rows, new comms are added up under the empty one.
+ * SNOOP_STACKS_ROWS_MAX rows, new comms are added up as the others.
  * Returns 0 or -ENOMEM. */
 int snoop_stacks_add(struct snoop_stacks *stacks, int32_t id,
                      const char comm[RECLAIM_COMM_SIZE], uint64_t stall_ns);

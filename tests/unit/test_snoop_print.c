@@ -66,7 +66,7 @@ static const struct {
     {"what does not fit ends in +", "\n\n\n\nx", "\\x0a\\x0a\\x0a+   " REST},
     {"after its last whole escape", "abcdefghijklm\n", "abcdefghijklm+  " REST},
     {"filled to the end", "abc\n\n\nzz", "abc\\x0a\\x0a\\x0a+" REST},
-    {"an empty comm keeps its column", "", "                " REST},
+    {"an empty comm keeps its column", "", "\"\"              " REST},
 };
 
 static void test_comms(void) {
@@ -235,6 +235,11 @@ static void test_row(void) {
          "a\\x0arather_lo+ memcg       1020     123.5   32000      5     2.3 "
          "@... :-=+*#%%@\n",
          "a row has its sums and a histogram");
+  struct snoop_row empty = {.stalls = 1};
+  is_str(
+      print_row(&empty, false),
+      "\"\"              direct         1       0.0       0      0     0.0\n",
+      "a row without a name keeps its column");
   struct snoop_row others = {.others = true,
                              .stalls = 123456789,
                              .time_ns = UINT64_MAX,
@@ -259,6 +264,9 @@ static void test_row_object(void) {
          "\"30ms\":375,\"100ms\":500,\"300ms\":625,\"1s\":750,\"3s\":875,"
          "\"10s\":999,\"inf\":1000}}\n",
          "a row as an object has numbers, each stall in one bucket");
+  struct snoop_row empty = {.stalls = 1};
+  ok(strstr(print_row(&empty, true), "\"name\":\"\"") != NULL,
+     "a row without a name is empty");
   struct snoop_row others = {.others = true};
   ok(strstr(print_row(&others, true), "\"name\":null") != NULL,
      "the row of the others has no name that a task could have");

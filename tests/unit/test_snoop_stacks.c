@@ -121,7 +121,7 @@ static void test_report(void) {
   add(&stacks, 2, "dd", RECLAIM_UNTIMED);
   is_str(report(&stacks, false),
          "8.0 ms in 4 stalls: dd 3, cat 1\n    inner\n    outer\n\n"
-         "7.0 ms in 1 stall: a\\x1b\" 1\n    outer_100\n\n",
+         "7.0 ms in 1 stall: \"a\\x1b\\x22\" 1\n    outer_100\n\n",
          "stacks of equal functions are one, most time first");
   is_str(report(&stacks, true),
          "{\"time\":\"1970-01-01T00:00:00.001500Z\",\"stalls\":4,\"time_ns\":"
@@ -147,6 +147,31 @@ static void test_report(void) {
   is_str(report(&stacks, false), "", "what is cleared is gone");
 }
 
+static const struct {
+  const char *behaviour;
+  const char *comm;
+  const char *text;
+} comms[] = {
+    {"a usual comm is as it is", "kworker/0:1-x", "kworker/0:1-x"},
+    {"an empty comm is a pair of quotes", "", "\"\""},
+    {"a comma cannot make two of one", "dd,cat", "\"dd,cat\""},
+    {"a blank cannot forge a number", "dd 7", "\"dd 7\""},
+    {"quotes cannot end quotes", "a\", \"b", "\"a\\x22, \\x22b\""},
+    {"nor begin them", "\"\"", "\"\\x22\\x22\""},
+};
+
+static void test_comms(void) {
+  for (size_t i = 0; i < sizeof(comms) / sizeof(*comms); i++) {
+    struct snoop_stacks stacks = {0};
+    add(&stacks, 100, comms[i].comm, MS);
+    char line[128];
+    snprintf(line, sizeof(line), "1.0 ms in 1 stall: %s 1\n    outer_100\n\n",
+             comms[i].text);
+    is_str(report(&stacks, false), line, comms[i].behaviour);
+    snoop_stacks_clear(&stacks);
+  }
+}
+
 static void test_top(void) {
   struct snoop_stacks stacks = {0};
   for (int i = 0; i < 20; i++)
@@ -170,15 +195,20 @@ static void test_top(void) {
 
 static void test_bound(void) {
   struct snoop_stacks stacks = {0};
-  for (int i = 0; i < SNOOP_STACKS_ROWS_MAX + 10; i++) {
+  add(&stacks, 1, "", MS);
+  add(&stacks, 1, "", MS);
+  for (int i = 0; i < SNOOP_STACKS_ROWS_MAX + 9; i++) {
     char comm[16];
     snprintf(comm, sizeof(comm), "w%06d", i);
     add(&stacks, 1, comm, MS);
   }
   is_u64(stacks.num, SNOOP_STACKS_ROWS_MAX + 1, "rows are bounded");
-  ok(strstr(report(&stacks, false), "65546 stalls: (others) 10, w000000 1,") !=
-         NULL,
-     "later comms are the others, and no stall is lost");
+  ok(strstr(report(&stacks, false),
+            "65547 stalls: (others) 10, \"\" 2, w000000 1,") != NULL,
+     "later comms are the others, which an empty one is not, and no stall is "
+     "lost");
+  ok(strstr(report(&stacks, true), "[{\"comm\":null,\"stalls\":10,") != NULL,
+     "as objects the others have no name that a task could have");
   snoop_stacks_clear(&stacks);
 }
 
@@ -187,6 +217,7 @@ int main(void) {
   syms = kallsyms_parse(strdup(listing));
   test_names();
   test_report();
+  test_comms();
   test_top();
   test_bound();
   kallsyms_free(syms);
