@@ -172,7 +172,7 @@ static void print_table(struct snoop *snoop, struct snoop_sum *sum) {
     snoop_print_report_time(stdout, &snoop->format, now);
     if (tables && sum == &snoop->whole)
       snoop_print_whole_run(stdout);
-    snoop_print_row_header(stdout);
+    snoop_print_row_header(stdout, &snoop->format);
   }
   snoop_sum_sort(sum);
   for (size_t i = 0; i < sum->num; i++)

@@ -71,14 +71,18 @@ static void append_ms(struct line *line, uint64_t ns, int width, int digits) {
     append(line, "%*s ", width, text);
 }
 
-/* No blanks at the end, and no more than fits the terminal. */
+/* No blanks at the end, and no more than fits the terminal: what does not ends
+ * in `+`. */
 static void finish(FILE *out, const struct snoop_format *format,
                    struct line *line, const char *colour) {
-  if (format->width > 0 && line->used > format->width)
-    line->used = format->width;
   while (line->used > 0 && line->text[line->used - 1] == ' ')
     line->used--;
-  if (colour && line->lat_end <= line->used)
+  bool clipped = format->width > 0 && line->used > format->width;
+  if (clipped) {
+    line->used = format->width;
+    line->text[line->used - 1] = '+';
+  }
+  if (colour && line->lat_end <= line->used - clipped)
     fprintf(out, "%.*s%s%.*s\x1b[0m%.*s\n", (int)line->lat_at, line->text,
             colour, (int)(line->lat_end - line->lat_at),
             line->text + line->lat_at, (int)(line->used - line->lat_end),
@@ -258,8 +262,6 @@ void snoop_print_stall(FILE *out, const struct snoop_format *format,
 
 /* Tables */
 
-static const struct snoop_format plain = {.json = false};
-
 /* A blank is nothing, a dot little, `@` as many as in the fullest bucket. */
 static void append_histogram(struct line *line,
                              const uint64_t buckets[RECLAIM_BUCKETS]) {
@@ -280,20 +282,21 @@ void snoop_print_report_time(FILE *out, const struct snoop_format *format,
   struct line line = {.used = 0};
   if (format->timestamps)
     append_time(&line, format, ns);
-  finish(out, &plain, &line, NULL);
+  finish(out, format, &line, NULL);
 }
 
 void snoop_print_whole_run(FILE *out) { fputs("whole run\n", out); }
 
-void snoop_print_row_header(FILE *out) {
+void snoop_print_row_header(FILE *out, const struct snoop_format *format) {
   struct line line = {.used = 0};
   append(&line, "%-15s %-8s %7s %9s %7s %6s %7s ", "NAME", "KIND", "STALLS",
          "TIME(ms)", "PAGES", "NONE", "MAX(ms)");
   append(&line, "us  ms    s"); /* the bucket in which each unit begins */
-  finish(out, &plain, &line, NULL);
+  finish(out, format, &line, NULL);
 }
 
-static void print_row(FILE *out, const struct snoop_row *row) {
+static void print_row(FILE *out, const struct snoop_format *format,
+                      const struct snoop_row *row) {
   struct line line = {.used = 0};
   append_comm(&line, row->others ? OTHERS : row->comm, 15);
   append(&line, "%-8s ", kind_name(row->kind));
@@ -303,7 +306,7 @@ static void print_row(FILE *out, const struct snoop_row *row) {
   append_pages(&line, row->kind, row->fruitless, 6);
   append_ms(&line, row->longest_ns, 7, 1);
   append_histogram(&line, row->buckets);
-  finish(out, &plain, &line, NULL);
+  finish(out, format, &line, NULL);
 }
 
 static void print_row_object(FILE *out, const struct snoop_format *format,
@@ -331,7 +334,7 @@ void snoop_print_row(FILE *out, const struct snoop_format *format,
   if (format->json)
     print_row_object(out, format, row, now_ns);
   else
-    print_row(out, row);
+    print_row(out, format, row);
 }
 
 /* Totals */

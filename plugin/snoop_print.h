@@ -59,7 +59,7 @@ void snoop_print_report_time(FILE *out, const struct snoop_format *format,
 void snoop_print_whole_run(FILE *out);
 
 /* The line above the rows of a table. */
-void snoop_print_row_header(FILE *out);
+void snoop_print_row_header(FILE *out, const struct snoop_format *format);
 
 /* One row of a table, a line of at most 80 columns or an object that says that
  * it ends at `now_ns` of CLOCK_MONOTONIC. */

@@ -147,30 +147,48 @@ static void test_terminal(void) {
   struct snoop_format format = {.width = 31, .colour = true};
   struct reclaim_event event = usual;
   is_str(print_stall(&format, &event, NULL),
-         "GC_Thread-1         4242      1\n",
-         "a line is clipped to the terminal");
+         "GC_Thread-1         4242      +\n",
+         "a line is clipped to the terminal, and ends in +");
   event.stall_ns = 123 * MS;
   is_str(print_stall(&format, &event, NULL),
-         "GC_Thread-1         4242    123\n", "without half a colour");
+         "GC_Thread-1         4242    12+\n", "without half a colour");
   snoop_print_stall_header(stream_begin(), &format);
-  is_str(stream_end(), "COMM                 PID    LAT\n", "the header too");
+  is_str(stream_end(), "COMM                 PID    LA+\n", "the header too");
   format.width = 26;
-  is_str(print_stall(&format, &event, NULL), "GC_Thread-1         4242\n",
-         "blanks at its end are left out");
+  is_str(print_stall(&format, &event, NULL), "GC_Thread-1         4242 +\n",
+         "also between columns");
   format.width = 35;
   is_str(print_stall(&format, &event, NULL),
-         "GC_Thread-1         4242 \x1b[31m   123.000\x1b[0m\n",
+         "GC_Thread-1         4242    123.00+\n",
+         "a time of which a digit is missing has no colour");
+  format.width = 1;
+  is_str(print_stall(&format, &event, NULL), "+\n", "one column is enough");
+  format.width = 66;
+  event.stall_ns = MS;
+  is_str(print_stall(&format, &event, NULL),
+         "GC_Thread-1         4242      1.000      32 direct       3  "
+         "GFP_K+\n",
+         "what is asked for is cut, too");
+  format.width = 70;
+  is_str(print_stall(&format, &event, NULL),
+         "GC_Thread-1         4242      1.000      32 direct       3  "
+         "GFP_KERNEL\n",
+         "what just fits is whole");
+  event.stall_ns = 123 * MS;
+  format.width = 36;
+  is_str(print_stall(&format, &event, NULL),
+         "GC_Thread-1         4242 \x1b[31m   123.000\x1b[0m+\n",
          "100 ms and more are red");
   event.stall_ns = 100 * MS - 1;
   is_str(print_stall(&format, &event, NULL),
-         "GC_Thread-1         4242 \x1b[33m   100.000\x1b[0m\n",
+         "GC_Thread-1         4242 \x1b[33m   100.000\x1b[0m+\n",
          "10 ms and more are yellow");
   event.stall_ns = 10 * MS - 1;
   is_str(print_stall(&format, &event, NULL),
-         "GC_Thread-1         4242     10.000\n", "less is plain");
+         "GC_Thread-1         4242     10.000+\n", "less is plain");
   event.stall_ns = RECLAIM_UNTIMED;
   is_str(print_stall(&format, &event, NULL),
-         "GC_Thread-1         4242          -\n", "so is unknown time");
+         "GC_Thread-1         4242          -+\n", "so is unknown time");
 }
 
 static void test_json(void) {
@@ -225,7 +243,7 @@ static void test_report_time(void) {
 static void test_row(void) {
   snoop_print_whole_run(stream_begin());
   is_str(stream_end(), "whole run\n", "the table of the whole run says so");
-  snoop_print_row_header(stream_begin());
+  snoop_print_row_header(stream_begin(), &plain);
   is_str(
       stream_end(),
       "NAME            KIND      STALLS  TIME(ms)   PAGES   NONE MAX(ms) us  "
@@ -252,6 +270,13 @@ static void test_row(void) {
          "             @\n",
          "great numbers keep their columns");
   ok(strlen(stream.text) == 81, "80 columns are enough");
+  struct snoop_format narrow = {.width = 32};
+  snoop_print_row(stream_begin(), &narrow, &others, 0);
+  is_str(stream_end(), "(others)        direct   123456+\n",
+         "on less, rows are clipped");
+  snoop_print_row_header(stream_begin(), &narrow);
+  is_str(stream_end(), "NAME            KIND      STALL+\n",
+         "and their header");
 }
 
 static void test_row_object(void) {
