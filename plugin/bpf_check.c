@@ -70,18 +70,25 @@ static void check_kernel(FILE *out) {
   tell(out, &check, known ? CHECK_OK : CHECK_WARN, name.release);
 }
 
+/* Of errno, or of libbpf's own from 4000. */
+static const char *explain_error(int err, char text[128]) {
+  libbpf_strerror(err, text, 128);
+  return text;
+}
+
 static void check_btf(FILE *out, const char *file) {
   static const struct check check = {
       "BTF", "fitting the programs to this kernel's types",
       "a kernel with CONFIG_DEBUG_INFO_BTF, or --btf FILE"};
-  char found[256];
+  char found[256], why[128];
   const char *path = file ? file : VMLINUX_BTF;
   struct btf *btf = btf__parse(path, NULL);
   if (btf)
     snprintf(found, sizeof(found), "%s has %u types", path,
              btf__type_cnt(btf) - 1);
   else
-    snprintf(found, sizeof(found), "cannot read %s: %s", path, strerror(errno));
+    snprintf(found, sizeof(found), "cannot read %s: %s", path,
+             explain_error(errno, why));
   tell(out, &check, btf ? CHECK_OK : CHECK_FAIL, found);
   btf__free(btf);
 }

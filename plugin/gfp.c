@@ -130,10 +130,11 @@ int gfp_names_read(struct gfp_names *names) {
                                       "/sys/kernel/debug/tracing/" FORMAT};
   *names = (struct gfp_names){0};
   FILE *file = fopen(paths[0], "re");
+  int first = errno;
   if (!file)
     file = fopen(paths[1], "re");
-  if (!file)
-    return -errno;
+  if (!file) /* what is in the way of the usual place, if it is there */
+    return first != ENOENT ? -first : -errno;
   char *format = NULL;
   size_t size = 0;
   ssize_t len = getdelim(&format, &size, '\0', file); /* all: it is text */

@@ -517,9 +517,14 @@ def test_check(tap):
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         shutil.copy(SNOOP, folder)
-        run = subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-             f"{folder}/reclaimsnoop", "-c"],
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534",
+                  "--clear-groups", f"{folder}/reclaimsnoop", "-c"]
+        run = subprocess.run(nobody, capture_output=True, text=True,
+                             check=False, timeout=60)
+        bare = subprocess.run(
+            ["unshare", "-m", "bash", "-ec",
+             "! [ -d /sys/kernel/debug ] || mount -t tmpfs none "
+             "/sys/kernel/debug; exec \"$@\"", "bare", *nobody],
             capture_output=True, text=True, check=False, timeout=60)
     failed = [line for line in run.stdout.splitlines()
               if line.startswith("FAIL ")]
@@ -529,6 +534,14 @@ def test_check(tap):
     tap.ok(failed and all("; for " in line and "; cure: " in line
                           for line in failed),
            "what for, and the cure", failed)
+    tap.ok(re.search("^warn  names of flags .*: Permission denied;",
+                     bare.stdout, re.M),
+           "of two places for tracefs, why the first cannot be read",
+           bare.stdout)
+    run = subprocess.run([SNOOP, "-c", "--btf", "/etc/passwd"], text=True,
+                         capture_output=True, check=False, timeout=60)
+    tap.ok(re.search("^FAIL  BTF .*/etc/passwd: (?!Unknown)", run.stdout, re.M),
+           "libbpf's own errors have a text", run.stdout)
     run = subprocess.run([SNOOP, "-c", "--btf", "/nonexistent"], text=True,
                          capture_output=True, check=False, timeout=60)
     tap.ok(run.returncode == 1 and
