@@ -65,11 +65,22 @@ static void fail(struct snoop *snoop, int err, const char *what) {
   snoop->err = err;
 }
 
-/* Whether the reader of a pipe or of a socket goes until then. */
-static bool is_reader_gone(int wait_ms) {
+/* Whether the reader of a pipe or of a socket has gone, or goes until then. No
+ * signal to stop comes unnoticed between the look and the wait. */
+static bool is_reader_gone(uint64_t wait_ns) {
   struct pollfd output = {.fd = STDOUT_FILENO};
-  return poll(&output, 1, wait_ms) == 1 &&
-         output.revents & (POLLERR | POLLHUP | POLLNVAL);
+  struct timespec timeout = {.tv_sec = (time_t)(wait_ns / 1000000000),
+                             .tv_nsec = (long)(wait_ns % 1000000000)};
+  sigset_t stops, before;
+  sigemptyset(&stops);
+  sigaddset(&stops, SIGINT);
+  sigaddset(&stops, SIGTERM);
+  sigprocmask(SIG_BLOCK, &stops, &before);
+  if (stopping)
+    timeout = (struct timespec){0};
+  int num = ppoll(&output, 1, &timeout, &before);
+  sigprocmask(SIG_SETMASK, &before, NULL);
+  return num == 1 && output.revents & (POLLERR | POLLHUP | POLLNVAL);
 }
 
 /* A reader that has seen enough is no failure: no word, no report. */
@@ -187,8 +198,11 @@ static char *name_stack(void *context, int32_t id) {
   return snoop_stacks_name(snoop->syms, addresses, depth);
 }
 
-/* Functions come and go with modules: they are read anew for each report. */
+/* Functions come and go with modules: they are read anew for each report that
+ * has some. */
 static void print_stacks(struct snoop *snoop) {
+  if (snoop->stacks.num == 0)
+    return;
   kallsyms_read(&snoop->syms); /* without, there are addresses */
   int err = snoop_stacks_print(stdout, &snoop->format, now_ns(), &snoop->stacks,
                                name_stack, snoop);
@@ -281,8 +295,7 @@ static uint64_t earlier(uint64_t left, uint64_t right) {
 /* Returns early when a signal comes, or when the reader goes. */
 static void wait_until(struct snoop *snoop, uint64_t until_ns) {
   uint64_t now = now_ns();
-  int wait_ms = until_ns > now ? (int)((until_ns - now + 999999) / 1000000) : 0;
-  if (is_reader_gone(wait_ms))
+  if (is_reader_gone(until_ns > now ? until_ns - now : 0))
     snoop->err = -EPIPE;
 }
 
@@ -292,6 +305,7 @@ static void watch(struct snoop *snoop) {
   uint64_t duration_ns = snoop->options.duration_ns;
   uint64_t end_ns = duration_ns ? begin_ns + duration_ns : UINT64_MAX;
   uint64_t tick_ns = interval_ns ? begin_ns + interval_ns : UINT64_MAX;
+  bool events = snoop->options.source.events;
   while (!stopping && snoop->err == 0) {
     int taken = collect(snoop);
     uint64_t now = now_ns();
@@ -301,9 +315,9 @@ static void watch(struct snoop *snoop) {
       report_interval(snoop);
       tick_ns += interval_ns * ((now - tick_ns) / interval_ns + 1);
     }
+    uint64_t collect_ns = events ? now + COLLECT_MS * 1000000 : UINT64_MAX;
     if (taken < BUSY_BATCH)
-      wait_until(snoop,
-                 earlier(now + COLLECT_MS * 1000000, earlier(tick_ns, end_ns)));
+      wait_until(snoop, earlier(collect_ns, earlier(tick_ns, end_ns)));
   }
 }
 

@@ -726,6 +726,35 @@ def test_intervals(tap):
     check_sum(tap, *tables_of(snoop.end()), "rest-of-it")
 
 
+def test_idle(tap):
+    """What it costs where nothing is to be told."""
+    tables = Snoop("-i", "60")
+    stacks = Snoop("-S", "-i", "0.1", "-n", "nobody-is-this")
+    before = switches_of(tables), seconds_of(stacks)
+    time.sleep(2)
+    woken = switches_of(tables) - before[0]
+    seconds = seconds_of(stacks) - before[1]
+    begin = time.monotonic()
+    tables.end()
+    tap.ok(time.monotonic() - begin < 5, "SIGINT ends a long wait at once")
+    stacks.end()
+    tap.ok(woken < 20, "tables sleep from one to the next", woken)
+    tap.ok(seconds < 0.4, "symbols are not read where there is no stack",
+           seconds)
+
+
+def switches_of(snoop):
+    with open(f"/proc/{snoop.process.pid}/status", encoding="ascii") as file:
+        return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", file.read(),
+                             re.M)[1])
+
+
+def seconds_of(snoop):
+    with open(f"/proc/{snoop.process.pid}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def check_sum(tap, tables, whole, name):
     tap.ok(whole.get(name, 0) > 0 and
            whole[name] == sum(table.get(name, 0) for table in tables),
@@ -748,6 +777,7 @@ def main():
     test_filters(tap)
     test_pid(tap)
     test_intervals(tap)
+    test_idle(tap)
     test_stacks(tap)
     test_hidden_programs(tap)
     test_terminal(tap)
