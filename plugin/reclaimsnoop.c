@@ -13,6 +13,7 @@
 #include "bpf_check.h"
 #include "bpf_source.h"
 #include "cgroup.h"
+#include "clock.h"
 #include "kallsyms.h"
 #include "snoop_options.h"
 #include "snoop_print.h"
@@ -44,14 +45,6 @@ static void stop(int signal) {
   (void)signal;
   stopping = true;
 }
-
-static uint64_t read_clock_ns(clockid_t clock) {
-  struct timespec now;
-  clock_gettime(clock, &now);
-  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-static uint64_t now_ns(void) { return read_clock_ns(CLOCK_MONOTONIC); }
 
 /* What works is not worth a line. */
 static void tell(enum log_level level, const char *message) {
@@ -101,8 +94,7 @@ static void look_around(struct snoop *snoop) {
   snoop->format.width = 0;
   if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
     snoop->format.width = size.ws_col;
-  snoop->format.realtime_ns =
-      (int64_t)(read_clock_ns(CLOCK_REALTIME) - now_ns());
+  snoop->format.realtime_ns = wall_clock_offset_ns();
 }
 
 /* Stalls */
@@ -178,7 +170,7 @@ static bool has_rows(const struct snoop *snoop, const struct snoop_sum *sum) {
 /* An interval without stalls shows as a header. */
 static void print_table(struct snoop *snoop, struct snoop_sum *sum) {
   bool tables = snoop->options.mode == SNOOP_TABLES;
-  uint64_t now = now_ns();
+  uint64_t now = monotonic_ns();
   if (!snoop->format.json && (tables || has_rows(snoop, sum))) {
     snoop_print_report_time(stdout, &snoop->format, now);
     if (tables && sum == &snoop->whole)
@@ -204,8 +196,8 @@ static void print_stacks(struct snoop *snoop) {
   if (snoop->stacks.num == 0)
     return;
   kallsyms_read(&snoop->syms); /* without, there are addresses */
-  int err = snoop_stacks_print(stdout, &snoop->format, now_ns(), &snoop->stacks,
-                               name_stack, snoop);
+  int err = snoop_stacks_print(stdout, &snoop->format, monotonic_ns(),
+                               &snoop->stacks, name_stack, snoop);
   if (err != 0)
     fail(snoop, err, "print stacks");
   kallsyms_free(snoop->syms);
@@ -294,13 +286,13 @@ static uint64_t earlier(uint64_t left, uint64_t right) {
 
 /* Returns early when a signal comes, or when the reader goes. */
 static void wait_until(struct snoop *snoop, uint64_t until_ns) {
-  uint64_t now = now_ns();
+  uint64_t now = monotonic_ns();
   if (is_reader_gone(until_ns > now ? until_ns - now : 0))
     snoop->err = -EPIPE;
 }
 
 static void watch(struct snoop *snoop) {
-  uint64_t begin_ns = now_ns();
+  uint64_t begin_ns = monotonic_ns();
   uint64_t interval_ns = snoop->options.interval_ns;
   uint64_t duration_ns = snoop->options.duration_ns;
   uint64_t end_ns = duration_ns ? begin_ns + duration_ns : UINT64_MAX;
@@ -308,7 +300,7 @@ static void watch(struct snoop *snoop) {
   bool events = snoop->options.source.events;
   while (!stopping && snoop->err == 0) {
     int taken = collect(snoop);
-    uint64_t now = now_ns();
+    uint64_t now = monotonic_ns();
     if (now >= end_ns)
       return;
     if (now >= tick_ns) {
