@@ -12,6 +12,7 @@
 #include <linux/capability.h>
 
 #include "bpf_check.h"
+#include "cgroup.h"
 #include "gfp.h"
 #include "kallsyms.h"
 #include "kind.h"
@@ -317,18 +318,10 @@ static void check_cgroup(FILE *out) {
   static const struct check check = {
       "cgroup v2", "the paths of cgroups in -j (else null)",
       "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"};
-  char line[4096], found[4200] = "";
-  FILE *mounts = fopen("/proc/self/mounts", "re");
-  while (mounts && found[0] == '\0' && fgets(line, sizeof(line), mounts)) {
-    char where[4096], type[64];
-    if (sscanf(line, "%*s %4095s %63s", where, type) == 2 &&
-        strcmp(type, "cgroup2") == 0)
-      snprintf(found, sizeof(found), "is mounted on %s", where);
-  }
-  if (mounts)
-    fclose(mounts);
-  tell_whether(out, &check, found[0] != '\0', CHECK_WARN, found,
-               "is not mounted");
+  struct cgroup_paths *paths = cgroup_paths_new(NULL);
+  tell_whether(out, &check, paths && cgroup_paths_are_known(paths), CHECK_WARN,
+               "is mounted", "is not mounted, or cannot be opened");
+  cgroup_paths_free(paths);
 }
 
 bool bpf_check_print(FILE *out, const struct bpf_source_options *options) {

@@ -243,11 +243,13 @@ static void explain_failure(const struct bpf_source_options *options, int err,
   const char *btf_file = options->btf_file ? options->btf_file : VMLINUX_BTF;
   struct btf *btf = btf__parse(btf_file, NULL);
   if (!btf) {
+    char why[128];
+    libbpf_strerror(errno, why, sizeof(why)); /* it has codes of its own */
     log_printf(log, RECLAIM_LOG_ERROR,
                "cannot load BPF programs: cannot read the kernel's types from "
                "%s: %s; the kernel needs CONFIG_DEBUG_INFO_BTF, or option BTF "
                "a file made for it; see README, BTF",
-               btf_file, strerror(errno));
+               btf_file, why);
     return;
   }
   btf__free(btf);
