@@ -20,6 +20,10 @@ const volatile __u32 only_pid = 0; // of a process or a thread; 0: all
 const volatile bool events_on = false;
 const volatile __u64 event_min_ns = 0; // shorter stalls are no events
 const volatile bool event_stacks = false;
+// Whether memcg reclaim by a write to memory.reclaim is told apart, and whether
+// the rest is told at all.
+const volatile bool tell_proactive = false;
+const volatile bool tell_memcg = true;
 
 #define THROTTLE_WORDS 1024
 #define COMPACT_WORDS 1024
@@ -66,6 +70,15 @@ struct detail_map direct_details SEC(".maps");
 struct detail_map memcg_details SEC(".maps");
 struct detail_map node_details SEC(".maps");
 struct detail_map compact_details SEC(".maps");
+
+// Who writes to memory.reclaim.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, __u32);
+  __type(value, struct reclaim_proactive_tids);
+} proactive_tids SEC(".maps");
 
 // By tid: which programs saw a throttling, where programs are preempted; as
 // `copy << 22 | tid`.
@@ -379,6 +392,47 @@ static __always_inline void *get_open_table(void) {
   return bpf_map_lookup_elem(&open_table, &zero);
 }
 
+// A task that writes to memory.reclaim is marked while it is in the kernel's
+// function for that (mm/memcontrol.c, since Linux 5.19). All memcg reclaim in
+// there is proactive: a limit's cannot nest in it, since the task has
+// PF_MEMALLOC. Arguments of the tracepoints do not tell.
+static __always_inline volatile __u32 *my_proactive_tid(void) {
+  __u32 zero = 0;
+  struct reclaim_proactive_tids *tids =
+      bpf_map_lookup_elem(&proactive_tids, &zero);
+  return tids ? &tids->tid[current_tid() & (RECLAIM_PROACTIVE_TIDS - 1)] : 0;
+}
+
+static __always_inline bool is_proactive(void) {
+  volatile __u32 *at = my_proactive_tid();
+  return at && *at == current_tid();
+}
+
+SEC("?fentry/memory_reclaim")
+int proactive_enter(void *ctx) {
+  volatile __u32 *at = my_proactive_tid();
+  if (at)
+    *at = current_tid();
+  return 0;
+}
+
+SEC("?fexit/memory_reclaim")
+int proactive_leave(void *ctx) {
+  volatile __u32 *at = my_proactive_tid();
+  if (at && *at == current_tid())
+    *at = 0;
+  return 0;
+}
+
+// What the stall of a kind's programs is told as; RECLAIM_KINDS: not at all.
+static __always_inline __u32 told_kind(__u32 kind) {
+  if (kind != RECLAIM_MEMCG)
+    return kind;
+  if (tell_proactive && is_proactive())
+    return RECLAIM_MEMCG_PROACTIVE;
+  return tell_memcg ? RECLAIM_MEMCG : RECLAIM_KINDS;
+}
+
 // The first program to find the begin word counts the stall and takes the word
 // away; later ones count only with a word, so that nothing counts twice.
 //
@@ -394,7 +448,9 @@ static __always_inline int stall_end(void *ctx, void *word_map,
     return 0;
   if (copy > 1)
     __sync_fetch_and_add(&rescued[kind], 1);
-  tell_stall(ctx, table, kind, &stall, nr_reclaimed, reclaims);
+  __u32 told = told_kind(kind);
+  if (told < RECLAIM_KINDS)
+    tell_stall(ctx, table, told, &stall, nr_reclaimed, reclaims);
   return 0;
 }
 

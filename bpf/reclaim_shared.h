@@ -8,11 +8,12 @@
 #endif
 
 enum reclaim_kind {
-  RECLAIM_DIRECT,   /* mm_vmscan_direct_reclaim_begin/_end */
-  RECLAIM_MEMCG,    /* mm_vmscan_memcg_reclaim_begin/_end */
-  RECLAIM_NODE,     /* mm_vmscan_node_reclaim_begin/_end */
-  RECLAIM_COMPACT,  /* mm_compaction_begin/_end, of allocating tasks */
-  RECLAIM_THROTTLE, /* mm_vmscan_throttled: at its end, with its delay */
+  RECLAIM_DIRECT,          /* mm_vmscan_direct_reclaim_begin/_end */
+  RECLAIM_MEMCG,           /* mm_vmscan_memcg_reclaim_begin/_end */
+  RECLAIM_MEMCG_PROACTIVE, /* the same, in a write to memory.reclaim */
+  RECLAIM_NODE,            /* mm_vmscan_node_reclaim_begin/_end */
+  RECLAIM_COMPACT,         /* mm_compaction_begin/_end, of allocating tasks */
+  RECLAIM_THROTTLE,        /* mm_vmscan_throttled: at its end, with its delay */
   RECLAIM_KINDS
 };
 
@@ -58,6 +59,15 @@ enum reclaim_group_by {
 
 struct reclaim_begin_words {
   __u64 word[RECLAIM_BEGIN_WORDS];
+};
+
+/* The tids of tasks in a write to memory.reclaim, each at its place by tid: the
+ * whole tid, so that another's is known for that. Of two in one place the later
+ * has it; what is left of the earlier one's write is then told as memcg. */
+#define RECLAIM_PROACTIVE_TIDS 256
+
+struct reclaim_proactive_tids {
+  __u32 tid[RECLAIM_PROACTIVE_TIDS];
 };
 
 /* Beside each begin word, where events are on: what the stalled asked for, as
@@ -120,5 +130,7 @@ _Static_assert(sizeof(struct reclaim_row_key) == 24, "no padding in a key");
 _Static_assert(sizeof(struct reclaim_row) == 96, "no padding in a row");
 _Static_assert((RECLAIM_BEGIN_WORDS & (RECLAIM_BEGIN_WORDS - 1)) == 0,
                "words are indexed by masking a tid");
+_Static_assert((RECLAIM_PROACTIVE_TIDS & (RECLAIM_PROACTIVE_TIDS - 1)) == 0,
+               "and so are marks");
 
 #endif

@@ -255,7 +255,8 @@ static bool check_kind(FILE *out, const struct bpf_source_options *wanted,
                               "what the message says, and the lines above"};
   struct bpf_source_options options = *wanted;
   memset(options.kinds, 0, sizeof(options.kinds));
-  options.kinds[kind] = options.kinds_named = options.events = true;
+  options.kinds[kind] = options.kinds[kind_words(kind)] = true;
+  options.kinds_named = options.events = true;
 
   complaint[0] = '\0';
   struct bpf_source *source = NULL;

@@ -15,6 +15,11 @@
 #include "kind.h"
 
 #define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
+#define MEMORY_RECLAIM "memory_reclaim" /* what a write to the file runs */
+
+#ifndef ENOTSUPP
+#define ENOTSUPP 524 /* include/linux/errno.h; not for user space */
+#endif
 
 /* What a kind's programs are attached to. */
 enum edge { BEGIN, END, ASIDE, EDGES };
@@ -62,6 +67,9 @@ struct bpf_source {
   bool attached[RECLAIM_KINDS];
   bool absent[RECLAIM_KINDS]; /* the kernel has no such tracepoint */
   struct bpf_link *links[RECLAIM_KINDS][PARTS];
+  bool proactive;    /* is marked, and told apart */
+  int proactive_err; /* why not; 0: not wanted */
+  struct bpf_link *proactive_links[2];
   struct {
     uint64_t unseen; /* ends that no program counted, at the last drain */
     uint64_t told;   /* of these, handed out as overflow */
@@ -69,6 +77,7 @@ struct bpf_source {
   struct reclaim_row_key *keys; /* max_rows of them, as of rows */
   struct reclaim_row *rows;
   const struct reclaim_begin_words *words[RECLAIM_KINDS]; /* NULL: none */
+  const struct reclaim_proactive_tids *proactive_tids;    /* NULL: none */
   uint64_t opened_ns;
   struct bpf_source_under_way *under_way; /* BPF_SOURCE_MAX_UNDER_WAY */
   size_t under_way_num;
@@ -115,11 +124,18 @@ static struct bpf_map *find_map(const struct bpf_source *source,
   return bpf_object__find_map_by_name(source->skel->obj, name);
 }
 
+/* Whether a kind's programs run: memcg's also for the proactive part alone. */
+static bool needs_programs(const struct bpf_source *source,
+                           const struct bpf_source_options *options,
+                           enum reclaim_kind kind) {
+  return options->kinds[kind] || (kind == RECLAIM_MEMCG && source->proactive);
+}
+
 /* What is off is not loaded, and takes no memory. */
 static void leave_out(struct bpf_source *source,
                       const struct bpf_source_options *options) {
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++) {
-    bool on = options->kinds[kind];
+    bool on = needs_programs(source, options, kind);
     for (size_t part = 0; part < PARTS; part++)
       if (tracepoint_of(kind, part))
         bpf_program__set_autoload(find_program(source, kind, part), on);
@@ -129,12 +145,42 @@ static void leave_out(struct bpf_source *source,
                               on && options->events);
     }
   }
+  bpf_map__set_autocreate(source->skel->maps.proactive_tids, source->proactive);
   bpf_map__set_autocreate(source->skel->maps.throttle_seen,
                           options->kinds[RECLAIM_THROTTLE]);
   bpf_map__set_autocreate(source->skel->maps.compact_orders,
                           options->kinds[RECLAIM_COMPACT]);
   bpf_map__set_autocreate(source->skel->maps.events, options->events);
   bpf_map__set_autocreate(source->skel->maps.stacks, options->event_stacks);
+}
+
+/* Looks for the function in the kernel's types: in the copy that the load needs
+ * as well, and keeps. */
+static int aim_at_memory_reclaim(struct reclaim_bpf *skel) {
+  bool had_complaint = first_complaint[0] != '\0';
+  int err = bpf_program__set_attach_target(skel->progs.proactive_enter, 0,
+                                           MEMORY_RECLAIM);
+  if (err == 0)
+    err = bpf_program__set_attach_target(skel->progs.proactive_leave, 0,
+                                         MEMORY_RECLAIM);
+  if (!had_complaint)
+    first_complaint[0] = '\0'; /* this one is told otherwise */
+  /* libbpf also says that of a kernel without types of its own. */
+  return err == -ESRCH && access(VMLINUX_BTF, F_OK) == 0 ? -ENOENT : err;
+}
+
+static void set_up_proactive(struct bpf_source *source,
+                             const struct bpf_source_options *options) {
+  source->proactive = options->kinds[RECLAIM_MEMCG_PROACTIVE];
+  if (source->proactive) {
+    source->proactive_err = aim_at_memory_reclaim(source->skel);
+    source->proactive = source->proactive_err == 0;
+  }
+  struct reclaim_bpf *skel = source->skel;
+  bpf_program__set_autoload(skel->progs.proactive_enter, source->proactive);
+  bpf_program__set_autoload(skel->progs.proactive_leave, source->proactive);
+  skel->rodata->tell_proactive = source->proactive;
+  skel->rodata->tell_memcg = options->kinds[RECLAIM_MEMCG];
 }
 
 static int open_and_load(struct bpf_source *source,
@@ -159,6 +205,7 @@ static int open_and_load(struct bpf_source *source,
   int err = 0;
   for (size_t i = 0; i < 2 && err == 0; i++)
     err = bpf_map__set_max_entries(source->tables[i], source->max_rows);
+  set_up_proactive(source, options);
   leave_out(source, options);
   if (err == 0)
     err = reclaim_bpf__load(source->skel);
@@ -172,8 +219,8 @@ static int open_and_load(struct bpf_source *source,
 /* Under lockdown=confidentiality the helper that reads kernel memory is refused
  * (kernel/trace/bpf_trace.c, since Linux 5.4), but the rest is not. Whose a
  * compaction is stands in that memory. */
-static int load(struct bpf_source *source,
-                const struct bpf_source_options *options, log_fn log) {
+static int load_readable(struct bpf_source *source,
+                         const struct bpf_source_options *options, log_fn log) {
   int err = open_and_load(source, options, true);
   struct bpf_source_options fewer = *options;
   fewer.kinds[RECLAIM_COMPACT] = false;
@@ -191,6 +238,46 @@ static int load(struct bpf_source *source,
     err = 0;
   }
   return err;
+}
+
+/* Not having it loses nothing: so it counts as absent, whatever the reason. */
+static void tell_no_proactive(struct bpf_source *source,
+                              const struct bpf_source_options *options, int err,
+                              log_fn log) {
+  enum log_level level =
+      options->kinds_named ? RECLAIM_LOG_WARNING : RECLAIM_LOG_INFO;
+  const char *fate =
+      options->kinds[RECLAIM_MEMCG] ? "counted as memcg" : "not counted";
+  source->absent[RECLAIM_MEMCG_PROACTIVE] = true;
+  if (err == -ENOENT)
+    log_printf(log, level,
+               "this kernel has no function " MEMORY_RECLAIM
+               ": proactive reclaim is %s",
+               fate);
+  else
+    log_printf(log, level,
+               "cannot attach to function " MEMORY_RECLAIM
+               ": %s: proactive reclaim is %s",
+               err == -ESRCH      ? "the kernel has no BTF of its own"
+               : err == -ENOTSUPP ? "this kernel cannot"
+                                  : strerror(-err),
+               fate);
+}
+
+/* A kernel that refuses programs on functions has the others all the same. */
+static int load(struct bpf_source *source,
+                const struct bpf_source_options *options, log_fn log) {
+  int err = load_readable(source, options, log);
+  if (err == 0 && source->proactive_err != 0)
+    tell_no_proactive(source, options, source->proactive_err, log);
+  if (err == 0 || !source->proactive)
+    return err;
+  struct bpf_source_options fewer = *options;
+  fewer.kinds[RECLAIM_MEMCG_PROACTIVE] = false;
+  if (load_readable(source, &fewer, log) != 0)
+    return err;
+  tell_no_proactive(source, options, err, log);
+  return 0;
 }
 
 static bool is_loaded(const struct bpf_source *source, enum reclaim_kind kind,
@@ -306,6 +393,14 @@ static int map_words(struct bpf_source *source) {
       return -errno;
     source->words[kind] = words;
   }
+  if (source->proactive) {
+    void *tids =
+        mmap(NULL, sizeof(struct reclaim_proactive_tids), PROT_READ, MAP_SHARED,
+             bpf_map__fd(source->skel->maps.proactive_tids), 0);
+    if (tids == MAP_FAILED)
+      return -errno;
+    source->proactive_tids = tids;
+  }
   return 0;
 }
 
@@ -313,6 +408,9 @@ static void unmap_words(struct bpf_source *source) {
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     if (source->words[kind])
       munmap((void *)source->words[kind], sizeof(struct reclaim_begin_words));
+  if (source->proactive_tids)
+    munmap((void *)source->proactive_tids,
+           sizeof(struct reclaim_proactive_tids));
   free(source->under_way);
 }
 
@@ -329,6 +427,35 @@ static int prepare_tables(struct bpf_source *source) {
   return err;
 }
 
+static bool is_marked(const struct bpf_source *source, uint32_t tid) {
+  const struct reclaim_proactive_tids *tids = source->proactive_tids;
+  return tids && *(const volatile __u32 *)&tids
+                         ->tid[tid & (RECLAIM_PROACTIVE_TIDS - 1)] == tid;
+}
+
+/* The programs of memcg leave words also where only its proactive part is
+ * wanted. */
+static bool is_told(const struct bpf_source *source, enum reclaim_kind kind) {
+  return kind != RECLAIM_MEMCG || source->skel->rodata->tell_memcg;
+}
+
+/* A word, and the kind of its stall. The mark that says which is of the stall
+ * if the word is still there when the mark was looked at. */
+static uint64_t look_at_word(const struct bpf_source *source,
+                             enum reclaim_kind words, uint32_t place,
+                             enum reclaim_kind *kind) {
+  const volatile __u64 *at = &source->words[words]->word[place];
+  uint64_t word;
+  do {
+    word = *at;
+    *kind = words;
+    uint32_t tid = (uint32_t)(word & RECLAIM_TID_MASK);
+    if (words == RECLAIM_MEMCG && word != 0 && is_marked(source, tid))
+      *kind = RECLAIM_MEMCG_PROACTIVE;
+  } while (word != *at);
+  return word;
+}
+
 /* Looks at the begin words, for stalls that began before the table that is to
  * be opened. A program reads opened_ns after it has taken its word away; it is
  * given the time that a store may stay in a CPU's buffer, so that who read the
@@ -341,10 +468,12 @@ static void look_at_words(struct bpf_source *source) {
   nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 
   source->under_way_num = 0;
-  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
-    for (uint32_t i = 0; source->words[kind] && i < RECLAIM_BEGIN_WORDS; i++) {
-      uint64_t word = *(volatile const __u64 *)&source->words[kind]->word[i];
-      if (word == 0 || source->under_way_num == BPF_SOURCE_MAX_UNDER_WAY)
+  for (enum reclaim_kind words = 0; words < RECLAIM_KINDS; words++)
+    for (uint32_t i = 0; source->words[words] && i < RECLAIM_BEGIN_WORDS; i++) {
+      enum reclaim_kind kind;
+      uint64_t word = look_at_word(source, words, i, &kind);
+      if (word == 0 || !is_told(source, kind) ||
+          source->under_way_num == BPF_SOURCE_MAX_UNDER_WAY)
         continue;
       uint64_t age_ns =
           (source->opened_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
@@ -393,10 +522,13 @@ static uint64_t passed_over_unseen(const struct bpf_source *source,
 /* Stalls of which no end program saw the end, as far as not told yet: runs of
  * the first that the kernel skipped, less what the later ones counted or passed
  * over. A task between the programs looks as if all had missed it; so only what
- * was unseen at the last drain too is told. */
+ * was unseen at the last drain too is told. What memcg_proactive lost is among
+ * memcg's, whose programs count both. */
 static uint64_t take_lost(struct bpf_source *source, enum reclaim_kind kind) {
   struct bpf_prog_info info = {0};
   __u32 size = sizeof(info);
+  if (kind_words(kind) != kind)
+    return 0;
   int fd = bpf_program__fd(find_program(source, kind, FIRST_END));
   if (bpf_obj_get_info_by_fd(fd, &info, &size) != 0)
     return 0;
@@ -551,13 +683,52 @@ static void attach_kind(struct bpf_source *source,
   source->attached[kind] = true;
 }
 
+/* Leaving first: a task that was marked when it entered the function does not
+ * leave it unseen, and keep its mark. */
+static int attach_marks(struct bpf_source *source) {
+  struct bpf_program *marks[] = {source->skel->progs.proactive_leave,
+                                 source->skel->progs.proactive_enter};
+  for (size_t i = 0; i < 2; i++) {
+    source->proactive_links[i] = bpf_program__attach(marks[i]);
+    if (!source->proactive_links[i])
+      return -errno;
+  }
+  return 0;
+}
+
+static void detach_marks(struct bpf_source *source) {
+  for (size_t i = 2; i-- > 0;) {
+    bpf_link__destroy(source->proactive_links[i]);
+    source->proactive_links[i] = NULL;
+  }
+}
+
+static void attach_all(struct bpf_source *source,
+                       const struct bpf_source_options *options, log_fn log) {
+  bool marked = false;
+  if (source->proactive) {
+    int err = attach_marks(source);
+    marked = err == 0;
+    if (!marked) {
+      detach_marks(source);
+      tell_no_proactive(source, options, err, log);
+    }
+  }
+  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
+    if (is_loaded(source, kind, FIRST_END))
+      attach_kind(source, options, kind, log);
+  source->attached[RECLAIM_MEMCG_PROACTIVE] =
+      marked && source->attached[RECLAIM_MEMCG];
+  source->attached[RECLAIM_MEMCG] &= options->kinds[RECLAIM_MEMCG];
+}
+
 bool bpf_source_is_attached(const struct bpf_source *source,
                             enum reclaim_kind kind) {
   return source->attached[kind];
 }
 
 const char *bpf_source_tracepoint(enum reclaim_kind kind) {
-  return tracepoints[kind].names[END];
+  return tracepoints[kind_words(kind)].names[END];
 }
 
 bool bpf_source_is_absent(const struct bpf_source *source,
@@ -568,6 +739,7 @@ bool bpf_source_is_absent(const struct bpf_source *source,
 void bpf_source_stop(struct bpf_source *source) {
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
     detach_kind(source, kind);
+  detach_marks(source);
 }
 
 /* Bytes of kernel memory of a map: "memlock" in its fdinfo
@@ -625,9 +797,7 @@ static int source_init(struct bpf_source *source,
     return err;
   }
   find_out_kernel(source);
-  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
-    if (is_loaded(source, kind, FIRST_END))
-      attach_kind(source, options, kind, log);
+  attach_all(source, options, log);
   tell_summary(source, options, log);
   return 0;
 }

@@ -32,7 +32,7 @@ struct bpf_source;
  * the kernel hid the end, the word stays until the thread stalls again. */
 struct bpf_source_under_way {
   enum reclaim_kind kind;
-  uint32_t place; /* of the word; one stall of a kind at a time */
+  uint32_t place; /* of the word, among kind_words()'; one stall at a time */
   uint32_t tid;
   uint64_t begin_ns; /* CLOCK_MONOTONIC; the same at each drain */
 };
@@ -50,14 +50,16 @@ struct bpf_source_rows {
   struct reclaim_row *rows;
   size_t num;         /* at most bpf_source_max_rows() */
   uint64_t opened_ns; /* CLOCK_MONOTONIC: the interval's end */
-  const struct bpf_source_under_way *under_way; /* sorted by kind and place */
+  const struct bpf_source_under_way *under_way; /* sorted by words and place */
   size_t under_way_num; /* at most BPF_SOURCE_MAX_UNDER_WAY */
 };
 
 /* Loads the programs and attaches them to the kinds' tracepoints. A kind whose
- * tracepoint cannot be had is told to `log` and left out. Returns 0 and a
- * source that the caller frees, also when no kind could be attached; or a
- * negative errno after one ERROR to `log`, with nothing left in the kernel.
+ * tracepoint cannot be had is told to `log` and left out. Where kind
+ * memcg_proactive is off or cannot be had, its stalls are among those of memcg;
+ * where memcg is off, it is counted alone. Returns 0 and a source that the
+ * caller frees, also when no kind could be attached; or a negative errno after
+ * one ERROR to `log`, with nothing left in the kernel.
  * Changes libbpf's print function while it runs, and puts it back. Takes some
  * 20 ms and 10 MB while libbpf reads the kernel's BTF. */
 int bpf_source_new(const struct bpf_source_options *options, log_fn log,
@@ -70,7 +72,7 @@ bool bpf_source_is_attached(const struct bpf_source *source,
  */
 const char *bpf_source_tracepoint(enum reclaim_kind kind);
 
-/* Whether the kernel has no such tracepoint. */
+/* Whether the kernel has no such tracepoint, or cannot tell memcg_proactive. */
 bool bpf_source_is_absent(const struct bpf_source *source,
                           enum reclaim_kind kind);
 

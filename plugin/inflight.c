@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "inflight.h"
+#include "kind.h"
 
 /* A stall of which time was told. */
 struct told {
@@ -11,7 +12,7 @@ struct told {
 };
 
 struct inflight {
-  struct told *told; /* sorted by kind and place */
+  struct told *told; /* sorted by words and place */
   size_t told_num;
   struct told *next; /* room for the next interval's */
   bool *ended;       /* of stalls under way: their row came already */
@@ -48,12 +49,16 @@ void inflight_free(struct inflight *inflight) {
   free(inflight);
 }
 
-/* Finding; both lists are sorted alike, and a `told` begins with its stall. */
+/* Finding; both lists are sorted alike, and a `told` begins with its stall.
+ * Kinds that share their words share places: a stall is found again also where
+ * it is told as of another of them when it ends. */
 
 static int compare_places(const void *a, const void *b) {
   const struct bpf_source_under_way *left = a, *right = b;
-  if (left->kind != right->kind)
-    return left->kind < right->kind ? -1 : 1;
+  enum reclaim_kind left_words = kind_words(left->kind);
+  enum reclaim_kind right_words = kind_words(right->kind);
+  if (left_words != right_words)
+    return left_words < right_words ? -1 : 1;
   return left->place < right->place ? -1 : left->place > right->place;
 }
 

@@ -340,6 +340,93 @@ static void test_throttle(void) {
   bench_fini(&bench);
 }
 
+/* Marks of tasks in a write to memory.reclaim, by hand. */
+static void set_mark(int marks_fd, __u32 tid) {
+  static struct reclaim_proactive_tids tids;
+  __u32 zero = 0;
+  tids.tid[(__u32)syscall(SYS_gettid) & (RECLAIM_PROACTIVE_TIDS - 1)] = tid;
+  bpf_map_update_elem(marks_fd, &zero, &tids, BPF_ANY);
+}
+
+static size_t count_under_way(const struct bench *bench,
+                              enum reclaim_kind kind) {
+  size_t num = 0;
+  for (size_t i = 0; i < bench->rows.under_way_num; i++)
+    num += bench->rows.under_way[i].kind == kind &&
+           bench->rows.under_way[i].tid == (__u32)syscall(SYS_gettid);
+  return num;
+}
+
+/* Of stalls that were under way at a drain. */
+static __u64 pages_alone(const struct bench *bench, const char *comm,
+                         enum reclaim_kind kind) {
+  __u64 pages = 0;
+  for (size_t i = 0; i < bench->rows.num; i++)
+    if (bench->rows.keys[i].kind == kind &&
+        bench->rows.keys[i].flags & RECLAIM_ROW_ALONE &&
+        strncmp(bench->rows.keys[i].comm, comm, RECLAIM_COMM_SIZE) == 0)
+      pages += bench->rows.rows[i].pages;
+  return pages;
+}
+
+/* The programs of memcg; other tasks of this machine stall in it, too. */
+static void test_proactive(bool with_memcg) {
+  struct bpf_source_options options = defaults;
+  options.kinds[RECLAIM_MEMCG] = with_memcg;
+  options.kinds[RECLAIM_MEMCG_PROACTIVE] = true;
+  struct bench bench;
+  bench_init(&bench, &options);
+  int marks = find_map("proactive_tids"),
+      begin_fd = find_program("memcg_begin"),
+      end_fd = find_program("memcg_end");
+  if (!bpf_source_is_attached(bench.source, RECLAIM_MEMCG_PROACTIVE)) {
+    ok(bpf_source_is_absent(bench.source, RECLAIM_MEMCG_PROACTIVE) &&
+           bpf_source_is_attached(bench.source, RECLAIM_MEMCG) == with_memcg,
+       "where proactive reclaim cannot be told, memcg is there all the same");
+    skip("proactive reclaim", "this kernel cannot tell it");
+  } else {
+    const char *name = with_memcg ? "pro-beside" : "pro-alone";
+    __u32 tid = (__u32)syscall(SYS_gettid);
+    set_comm(name);
+    is_u64(bpf_source_is_attached(bench.source, RECLAIM_MEMCG), with_memcg,
+           "memcg_proactive is attached, memcg if wanted");
+    run(begin_fd, 0);
+    set_mark(marks, tid);
+    drain(&bench);
+    ok(count_under_way(&bench, RECLAIM_MEMCG_PROACTIVE) == 1 &&
+           count_under_way(&bench, RECLAIM_MEMCG) == 0,
+       "a stall of a marked task is under way as proactive");
+    run(end_fd, 5);
+    set_mark(marks, tid + RECLAIM_PROACTIVE_TIDS);
+    run(begin_fd, 0);
+    drain(&bench);
+    ok(count_under_way(&bench, RECLAIM_MEMCG_PROACTIVE) == 0 &&
+           count_under_way(&bench, RECLAIM_MEMCG) == with_memcg,
+       "with another's mark it is not");
+    is_u64(pages_alone(&bench, name, RECLAIM_MEMCG_PROACTIVE), 5,
+           "the first has its row by itself");
+    run(end_fd, 7);
+    drain(&bench);
+    ok(pages_alone(&bench, name, RECLAIM_MEMCG_PROACTIVE) == 0 &&
+           pages_alone(&bench, name, RECLAIM_MEMCG) == (with_memcg ? 7 : 0),
+       "so has the second, if memcg is wanted");
+    set_mark(marks, 0);
+    run(end_fd, 9);
+    set_mark(marks, tid);
+    run(begin_fd, 0);
+    run(end_fd, 11);
+    set_mark(marks, 0);
+    drain(&bench);
+    struct reclaim_row row = row_of(&bench, name, RECLAIM_MEMCG_PROACTIVE);
+    ok(row.stalls == 1 && row.pages == 11 && timed(row) == 1,
+       "what a marked task reclaims is proactive");
+    struct reclaim_row of_limits = row_of(&bench, name, RECLAIM_MEMCG);
+    is_u64(of_limits.pages, with_memcg ? 9 : 0, "the rest is memcg, if wanted");
+  }
+  close(marks), close(begin_fd), close(end_fd);
+  bench_fini(&bench);
+}
+
 /* 5.10: whose a compaction is shows only in what was asked just before. */
 static void test_compaction_unsaid(void) {
   struct bpf_source_options options = defaults;
@@ -570,6 +657,8 @@ int main(void) {
   bench_fini(&bench);
 
   test_throttle();
+  test_proactive(true);
+  test_proactive(false);
   test_compaction_unsaid();
   test_full_table();
   test_kept_rows();

@@ -343,6 +343,6 @@ def bpf_objects():
         found |= {(what, int(line[1])) for line in re.finditer(
             r"^(\d+): .* name "
             r"(?:(?:direct|memcg|node)_(?:begin|end|words|details)|table_[01]|"
-            r"open_table|events|stacks|reclaim_\.|programs_are_)", listing,
+            r"open_table|events|stacks|proactive_\w+|reclaim_\.|programs_are_)", listing,
             re.M)}
     return found

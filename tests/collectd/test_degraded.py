@@ -6,6 +6,7 @@ happened, why, and what to do."""
 
 import errno
 import os
+import re
 import shutil
 import statistics
 import subprocess

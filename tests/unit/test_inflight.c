@@ -28,6 +28,10 @@ static void add_under_way(uint32_t place, uint64_t begin_ns) {
                                     .begin_ns = begin_ns};
 }
 
+static void make_proactive(struct bpf_source_under_way *stall) {
+  stall->kind = RECLAIM_MEMCG_PROACTIVE;
+}
+
 static struct reclaim_row *add_row(const char *comm, uint32_t flags,
                                    uint64_t stalls, uint64_t time_ns,
                                    uint64_t longest_ns) {
@@ -156,6 +160,45 @@ static void test_overflow(void) {
   inflight_free(inflight);
 }
 
+/* Kinds memcg and memcg_proactive have their words in common. */
+static void test_shared_words(void) {
+  struct inflight *inflight = inflight_new();
+  open_interval(10 * S);
+  add_under_way(4, 9 * S);
+  add_under_way(5, 7 * S);
+  make_proactive(&under_way[1]);
+  add_under_way(6, 8 * S);
+  inflight_update(inflight, &drained, look, NULL, &shares);
+  ok(shares.pending[RECLAIM_MEMCG] == 2 &&
+         shares.pending[RECLAIM_MEMCG_PROACTIVE] == 1 &&
+         shares.oldest_ns[RECLAIM_MEMCG] == 2 * S &&
+         shares.oldest_ns[RECLAIM_MEMCG_PROACTIVE] == 3 * S,
+     "kinds that share words are told apart while under way");
+  is_u64(shares.keys[1].kind, RECLAIM_MEMCG_PROACTIVE, "so are their shares");
+
+  open_interval(11 * S);
+  struct reclaim_row *row =
+      add_row("task-5", alone(5), 1, 3 * S + 9, 3 * S + 9);
+  keys[0].kind = RECLAIM_MEMCG_PROACTIVE;
+  add_under_way(4, 9 * S);
+  add_under_way(6, 8 * S);
+  inflight_update(inflight, &drained, look, NULL, &shares);
+  is_u64(row->time_ns, 9, "and a row settles what was told of its place");
+  ok(shares.num == 2 && shares.rows[0].time_ns == S &&
+         shares.rows[1].time_ns == S,
+     "beside others that go on");
+
+  open_interval(12 * S);
+  row = add_row("task-4", alone(4), 1, 2 * S + 7, 2 * S + 7);
+  keys[0].kind = RECLAIM_MEMCG_PROACTIVE;
+  add_under_way(4, 9 * S);
+  add_under_way(6, 8 * S);
+  inflight_update(inflight, &drained, look, NULL, &shares);
+  ok(row->time_ns == 7 && shares.num == 1,
+     "also if it ended as of the other kind than was seen");
+  inflight_free(inflight);
+}
+
 /* Threads that stall and stall again at random, through tables as the kernel
  * side fills them; what comes out against what is true. */
 
@@ -247,6 +290,7 @@ int main(void) {
   test_between_look_and_close();
   test_not_there();
   test_overflow();
+  test_shared_words();
   test_any_order();
   return done();
 }
