@@ -9,6 +9,7 @@ void config_init(struct config *config) {
   *config = (struct config){
       .kinds = {[RECLAIM_DIRECT] = true,
                 [RECLAIM_MEMCG] = true,
+                [RECLAIM_MEMCG_PROACTIVE] = true,
                 [RECLAIM_COMPACT] = true,
                 [RECLAIM_THROTTLE] = true},
       .fold = true,
@@ -131,7 +132,8 @@ static int parse_kinds(struct config *config, const oconfig_item_t *option) {
   }
   if (!good)
     return report(option,
-                  "must be some of direct, memcg, node, compact, throttle");
+                  "must be some of direct, memcg, memcg_proactive, node, "
+                  "compact, throttle");
   memcpy(config->kinds, kinds, sizeof(kinds));
   config->kinds_named = true;
   return 0;

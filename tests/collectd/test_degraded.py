@@ -20,7 +20,8 @@ NO_BPF = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin",
           "--inh-caps=-bpf,-perfmon,-sys_admin")
 
 BAD_OPTIONS = [
-    ("Kinds kswapd", "must be some of direct, memcg, node, compact, throttle"),
+    ("Kinds kswapd", "must be some of direct, memcg, memcg_proactive, node, "
+     "compact, throttle"),
     ("GroupBy pod", "must be one of comm, process, cgroup"),
     ("Fold 1", "must be true or false"),
     ('Name "a.b"', "nothing can have this name"),
@@ -189,7 +190,8 @@ def test_missing_tracepoint(tap):
 def test_no_task_struct(tap):
     """As under lockdown=confidentiality, the object that reads is refused."""
     fault = with_fault(BPF_PROG_LOAD, errno.EPERM, "once")
-    collectd = Collectd("GroupBy process", prefix=fault).start()
+    collectd = Collectd("GroupBy process\nKinds direct memcg compact",
+                        prefix=fault).start()
     collectd.wait_reads(2)
     lines = collectd.complaints()
     tap.ok(len(lines) == 1 and "[warning]" in lines[0] and
@@ -265,8 +267,9 @@ def test_calm_host(tap):
     collectd = Collectd(plugin_block=False).start()
     collectd.wait_reads(6)
     tap.equal(collectd.complaints(), [], "a calm host has no complaints")
-    tap.ok("reclaim plugin: attached: direct memcg compact throttle; two "
-           "tables of 4096 rows, " in collectd.log(), "one line says what is attached")
+    tap.ok(re.search("reclaim plugin: attached: direct memcg( memcg_proactive)? compact "
+                     "throttle[^;]*; two tables of 4096 rows, ", collectd.log()),
+           "one line says what is attached")
     times = [when for when, _ in
              collectd.values("reclaim/total_events-direct_total")]
     gaps = [b - a for a, b in zip(times, times[1:])]

@@ -28,8 +28,16 @@ static const struct option_case cases[] = {
     {"Kinds", 1, {STRING("node")}, NULL},
     {"kinds", 2, {STRING("Direct"), STRING("memcg")}, NULL},
     {"Kinds", 2, {STRING("compact"), STRING("throttle")}, NULL},
-    {"Kinds", 0, {BOOLEAN(0)}, "must be some of direct, memcg, node, compact"},
-    {"Kinds", 1, {STRING("kswapd")}, "must be some of direct, memcg, node"},
+    {"Kinds", 2, {STRING("memcg"), STRING("MEMCG_proactive")}, NULL},
+    {"Kinds", 1, {STRING("memcg_pro")}, "must be some of"},
+    {"Kinds",
+     0,
+     {BOOLEAN(0)},
+     "must be some of direct, memcg, memcg_proactive, node, compact"},
+    {"Kinds",
+     1,
+     {STRING("kswapd")},
+     "must be some of direct, memcg, memcg_proactive, node"},
     {"Kinds", 2, {STRING("direct"), NUMBER(1)}, "must be some of direct"},
     {"GroupBy", 1, {STRING("process")}, NULL},
     {"GroupBy", 1, {STRING("cgroup")}, NULL},
@@ -122,6 +130,7 @@ static void test_defaults(void) {
   struct config config;
   config_init(&config);
   ok(config.kinds[RECLAIM_DIRECT] && config.kinds[RECLAIM_MEMCG] &&
+         config.kinds[RECLAIM_MEMCG_PROACTIVE] &&
          config.kinds[RECLAIM_COMPACT] && config.kinds[RECLAIM_THROTTLE] &&
          !config.kinds[RECLAIM_NODE] && !config.kinds_named,
      "by default all kinds but node");
