@@ -18,9 +18,10 @@ static const char help[] =
     "Prints each stall of a task that waits for memory to be reclaimed.\n"
     "\n"
     "which stalls:\n"
-    "  -k, --kind=KIND         direct, memcg, node, compact or throttle; "
-    "several\n"
-    "                          with commas or repeated (all)\n"
+    "  -k, --kind=KIND         direct, memcg, memcg_proactive, node, compact "
+    "or\n"
+    "                          throttle; several with commas or repeated "
+    "(all)\n"
     "  -p, --pid=PID           of this thread, or of this process's threads\n"
     "  -n, --name=NAME         of tasks whose comm contains NAME\n"
     "  -m, --min=MIN_MS        lines and stacks only of stalls of MIN_MS ms "
@@ -85,11 +86,10 @@ static bool parse_kinds(struct bpf_source_options *source, const char *text) {
   for (const char *at = text;; at++) {
     size_t len = strcspn(at, ",");
     if (!parse_kind(source->kinds, at, len)) {
-      fprintf(
-          stderr,
-          "reclaimsnoop: -k %s: must be some of direct, memcg, node, compact, "
-          "throttle\n",
-          text);
+      fprintf(stderr,
+              "reclaimsnoop: -k %s: must be some of direct, memcg, "
+              "memcg_proactive, node, compact, throttle\n",
+              text);
       return false;
     }
     at += len;

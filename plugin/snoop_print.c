@@ -165,7 +165,7 @@ static void print_line(FILE *out, const struct snoop_format *format,
     append(&line, "%7u ", event->tgid);
     append_comm(&line, event->key.comm, 16);
   }
-  append(&line, "%-8s ", kind_name(event->key.kind));
+  append(&line, "%-8s ", kind_short_name(event->key.kind));
   append_request(&line, format, event);
   finish(out, format, &line, colour_of(format, event->stall_ns));
 }
@@ -299,7 +299,7 @@ static void print_row(FILE *out, const struct snoop_format *format,
                       const struct snoop_row *row) {
   struct line line = {.used = 0};
   append_comm(&line, row->others ? OTHERS : row->comm, 15);
-  append(&line, "%-8s ", kind_name(row->kind));
+  append(&line, "%-8s ", kind_short_name(row->kind));
   append_count(&line, row->stalls, 7);
   append_ms(&line, row->time_ns, 9, 1);
   append_pages(&line, row->kind, row->pages, 7);

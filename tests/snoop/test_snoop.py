@@ -34,8 +34,8 @@ TOTALS = re.compile(
     r"(?:, (\d+) without a stack)?(?:, (\d+) not selected)?(?:, (\d+) lost)?"
     r"(?:, (\d+) hidden by the kernel)?(?: \((\d+) of unknown time\))?$")
 LINE = re.compile(r"^(.{16}) ([ \d]{7}) ([ .\d-]{10}) ([ \dkM]{7}) "
-                  r"(direct  |memcg   |node    ) ([ \d-]{5})(?:  ?(.*))?$")
-ROW = re.compile(r"^(.{15}) (direct|memcg|node) +(\d+) +([\d.]+) +(\d+) +"
+                  r"(direct  |memcg   |proact  |node    ) ([ \d-]{5})(?:  ?(.*))?$")
+ROW = re.compile(r"^(.{15}) (direct|memcg|proact|node) +(\d+) +([\d.]+) +(\d+) +"
                  r"(\d+) +([\d.]+)(?: (.*))?$")
 
 

@@ -258,6 +258,15 @@ static void test_row(void) {
       print_row(&empty, false),
       "\"\"              direct         1       0.0       0      0     0.0\n",
       "a row without a name keeps its column");
+  struct snoop_row proactive = row;
+  proactive.kind = RECLAIM_MEMCG_PROACTIVE;
+  is_str(print_row(&proactive, false),
+         "a\\x0arather_lo+ proact      1020     123.5   32000      5     2.3 "
+         "@... :-=+*#%%@\n",
+         "a kind that is too long for its column is told short");
+  ok(strstr(print_row(&proactive, true), "\"kind\":\"memcg_proactive\"") !=
+         NULL,
+     "but not in JSON");
   struct snoop_row others = {.others = true,
                              .stalls = 123456789,
                              .time_ns = UINT64_MAX,
