@@ -6,6 +6,9 @@ import re
 
 from facts import KINDS
 
+# Kinds that are counted by another one's programs.
+PROGRAMS = {"memcg_proactive": "memcg"}
+
 MIN_STALLS = {"direct": 20, "memcg": 50}
 CULPRIT, CULPRIT_SHARE = "stress-ng-vm", 0.8
 # Threads of collectd, which stall when they are swapped out, and what runs
@@ -65,7 +68,7 @@ def _time_margin_us(facts, truth):
 def _skipped_by_all(facts, kind, edge):
     """How many events of a kind at most no copy of a program saw; none where
     there is but one copy."""
-    program = f"{kind}_{edge}"
+    program = f"{PROGRAMS.get(kind, kind)}_{edge}"
     return min(facts.skipped.get(program + copy, 0) for copy in ("", "_2", "_3"))
 
 
@@ -148,7 +151,8 @@ def check_stalls_and_time(facts, kind, spare_us=0):
            f"{truth.time_us / 1000:.0f} ms, {(margin_us + missing_us) / 1000:.0f} ms allowed)")
 
 
-def _check_pages(facts, kind):
+def check_pages(facts, kind):
+    """A kind's pages and its stalls without any, against ftrace."""
     total, truth = facts.totals[kind], facts.trace[kind].counts
     for field, what in (("pages", "pages reclaimed"), ("fruitless", "fruitless stalls")):
         ours, theirs = getattr(total, field), getattr(truth, field)
@@ -215,7 +219,7 @@ def check(facts):
     yield from _check_conditions(facts)
     for kind in KINDS:
         yield from check_stalls_and_time(facts, kind)
-        yield from _check_pages(facts, kind)
+        yield from check_pages(facts, kind)
         yield from _check_sums(facts, kind)
     yield from _check_against_vmstat(facts)
     yield from _check_account(facts)

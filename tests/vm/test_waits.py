@@ -33,6 +33,13 @@ TRACE = """\
          kswapd0-49      [000] .....    45.300000: mm_vmscan_throttled: nid=0 usec_timeout=100000 usect_delayed=8000 reason=VMSCAN_THROTTLE_WRITEBACK
 """
 
+MEMCG = """\
+              sh-400     [001] .....    50.000000: mm_vmscan_memcg_reclaim_begin: order=0 gfp_flags=GFP_KERNEL
+          waiter-310     [000] .....    50.000100: mm_vmscan_memcg_reclaim_begin: order=0 gfp_flags=GFP_KERNEL
+              sh-400     [001] .....    50.000700: mm_vmscan_memcg_reclaim_end: nr_reclaimed=33
+          waiter-310     [000] .....    50.001100: mm_vmscan_memcg_reclaim_end: nr_reclaimed=0
+"""
+
 
 def check_parsing(tap):
     """ftrace's text and the guest's files are understood."""
@@ -43,6 +50,10 @@ def check_parsing(tap):
         calls=[Span(152, 44000000, 44000131), Span(153, 44000200, 44000230)],
         announced=2, unpaired=0),
            "direct compaction is what lies within a call, in the same thread")
+    tap.ok(waits.parse_memcg(list(trace_events(MEMCG))) == [
+        (Span(400, 50000000, 50000700), Counts(1, 700, 33, 0)),
+        (Span(310, 50000100, 50001100), Counts(1, 1000, 0, 1))],
+           "each memcg reclaim has its thread, its time and its pages")
     halves = [event for event in events if event[1] not in (44000015, 44000131)]
     tap.ok(waits.parse_compaction(halves).unpaired == 2,
            "begins without an end are told, and ends without a begin")
@@ -56,7 +67,7 @@ def check_parsing(tap):
            == [("compact_call", "27", "0"), ("compact_return", "25", "2")],
            "so is how often a probe was missed")
     series = {("", "duration", "read"): [(1500, 0.0003), (2500, 0.0001)],
-              ("", "total_time_in_ms", "memcg_total"): [(1500, 4), (2500, 5)],
+              ("", "total_time_in_ms", "memcg_total"): [(1500, 4), (2500, 5), (3500, 5)],
               ("", "pending_operations", "memcg_total"): [(2500, 3.0)]}
     tap.ok(waits.make_reads(series, "memcg", 1000) == [
         Read(200, 500, 4000, None, None), Read(1400, 1500, 5000, 3.0, None)],
@@ -103,16 +114,20 @@ def right():
     stalls = [Span(310, 102000000, 113100000), Span(311, 102100000, 113000000),
               Span(310, 113200000, 114300000), Span(312, 115600000, 115601000)]
     facts = right_facts()
-    facts.attached.update(compact=True, throttle=True)
+    proactive = [Span(400, 90000000 + at, 90000500 + at) for at in range(0, 30000, 1000)]
+    proactive += [Span(400, 104000000, 114000000)]
+    facts.attached.update(compact=True, throttle=True, memcg_proactive=True)
     facts.trace["compact"] = waits.as_trace([span.length_us() for span in direct])
     facts.trace["throttle"] = waits.as_trace(sum(throttled.values(), []))
-    facts.trace["memcg"] = waits.as_trace([span.length_us() for span in stalls])
+    for kind, spans in (("memcg", stalls), (waits.PROACTIVE, proactive)):
+        facts.trace[kind] = waits.trace_of([Counts(1, span.length_us(), 32) for span in spans])
     for kind in ("memcg", *waits.NEW_KINDS):
         facts.totals[kind] = dataclasses.replace(facts.trace[kind].counts)
     facts.totals["throttle"].time_us = 604000
     return facts, Waits(
         Compaction(direct, idle, [*calls, Span(153, 7, 9)], len(calls) + 1, 0), True, throttled,
-        [4000] * 3, stalls, 101900000, _right_reads(stalls))
+        [4000] * 3, stalls, 101900000, _right_reads(stalls), True, proactive,
+        _right_reads(proactive))
 
 
 def today():
@@ -122,10 +137,23 @@ def today():
     for kind in waits.NEW_KINDS:
         del facts.attached[kind]
         facts.totals[kind] = Counts()
+    of.stalls += of.proactive
+    each = facts.trace["memcg"].each + facts.trace[waits.PROACTIVE].each
+    facts.trace["memcg"] = waits.trace_of(each)
+    facts.totals["memcg"] = dataclasses.replace(facts.trace["memcg"].counts)
     for read in of.reads:
         read.pending = read.oldest_s = None
         read.time_us = sum(stall.length_us() for stall in of.stalls
                            if stall.end_us <= read.end_us)
+    return facts, of
+
+
+def old_kernel():
+    """The same where nobody can write to memory.reclaim."""
+    facts, of = right()
+    del facts.attached[waits.PROACTIVE]
+    facts.totals[waits.PROACTIVE], facts.trace[waits.PROACTIVE] = Counts(), waits.trace_of([])
+    of.can_reclaim, of.proactive, of.proactive_reads = False, [], []
     return facts, of
 
 
@@ -160,6 +188,26 @@ def drop_long_stalls(pair):
     pair[1].reads = _right_reads(pair[1].stalls)
 
 
+def as_memcg(pair):
+    """Nothing is told apart."""
+    totals = pair[0].totals
+    totals["memcg"].add(totals[waits.PROACTIVE])
+    totals[waits.PROACTIVE] = Counts()
+
+
+def late_proactive(pair):
+    """Proactive time is credited when a stall ends."""
+    for read in pair[1].proactive_reads:
+        read.time_us = sum(stall.length_us() for stall in pair[1].proactive
+                           if stall.end_us <= read.end_us)
+
+
+def no_proactive_pending(pair):
+    """Proactive stalls are not looked at while under way."""
+    for read in pair[1].proactive_reads:
+        read.pending, read.oldest_s = 0, 0
+
+
 CREDIT, PENDING, OLDEST = "growth of memcg time", "number of memcg stalls", "age of the oldest"
 
 # What is altered, how, and words of each check that must fail then.
@@ -190,6 +238,24 @@ WRONG = [
     ("throttled tasks of a kernel that has none", in_waits("can_throttle", False),
      ["throttled at least", "kind throttle is not attached"]),
     ("a memcg stall dropped", in_facts("totals.memcg.stalls", 3), ["stalls of kind memcg"]),
+    ("a proactive stall dropped", in_facts("totals.memcg_proactive.stalls", 30),
+     ["stalls of kind memcg_proactive"]),
+    ("proactive stalls as memcg's", as_memcg, ["stalls of kind memcg equal", "time of kind memcg ",
+     "pages reclaimed of kind memcg equal", "stalls of kind memcg_p", "time of kind memcg_p",
+     "pages reclaimed of kind memcg_p"]),
+    ("a page of a limit's as proactive", in_facts("totals.memcg_proactive.pages", 993),
+     ["pages reclaimed of kind memcg_p"]),
+    ("a fruitful stall as a fruitless one", in_facts("totals.memcg_proactive.fruitless", 1),
+     ["fruitless stalls of kind memcg_p"]),
+    ("too few writes", in_waits("proactive", [Span(400, 104000000, 114000000)]),
+     ["stalls at least 20 times"]),
+    ("writes on a kernel without", in_waits("can_reclaim", False),
+     ["stalls at least 20 times", "memcg_proactive is not attached"]),
+    ("a kernel with, and not attached", in_facts("attached.memcg_proactive", False),
+     ["memcg_proactive is attached"]),
+    ("proactive time at the end only", late_proactive, ["growth of memcg_proactive time"]),
+    ("no proactive stall under way", no_proactive_pending,
+     ["number of memcg_proactive stalls", "age of the oldest", "reads find a proactive"]),
     ("no long stall", drop_long_stalls, ["lasts for at least"]),
     ("too few reads", lambda pair: pair[1].reads.__delitem__(slice(3, 9)), ["reads on"]),
     ("time credited at the end only", at_the_end, [CREDIT]),
@@ -212,9 +278,10 @@ def check_judgement(tap):
         return waits.check_waits(*pair)
     tap.ok(failures(right(), checks) == [], "right figures pass")
     tap.ok(not any("NOT" in line for line in waits.describe(*right())), "all of them compared")
+    tap.ok(failures(old_kernel(), checks) == [], "so do those of a kernel without memory.reclaim")
     tap.ok(failures(today(), checks) == [], "so do those of a plugin without the new kinds")
     notes = [line for line in waits.describe(*today()) if "NOT COMPARED" in line]
-    tap.ok(len(notes) == 3, f"which is said ({len(notes)} notes)")
+    tap.ok(len(notes) == 4, f"which is said ({len(notes)} notes)")
     check_wrong(tap, right(), WRONG, checks)
 
 

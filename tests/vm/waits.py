@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Tasks that wait for memory as guest/waits makes them: what ftrace says of
-throttled tasks, of direct compaction and of stalls that last for many reads of
+throttled tasks, of direct compaction, of proactive reclaim and of stalls that last for many reads of
 the plugin, and whether the plugin says the same. All but `read_waits` is pure."""
 
 import collections
@@ -8,12 +8,13 @@ import dataclasses
 import re
 
 import check
-from facts import (KINDS, Counts, Trace, counts_of, read_facts, read_file, read_last_values,
-                   read_series, trace_events)
+from facts import (KINDS, NR_RECLAIMED, Counts, Trace, counts_of, read_facts, read_file,
+                   read_last_values, read_series, trace_events)
 
+PROACTIVE = "memcg_proactive"
 # The plugin's kinds that only this work provokes.
-NEW_KINDS = ("compact", "throttle")
-MIN_SECTIONS, MIN_THROTTLED = 5, 10
+NEW_KINDS = ("compact", "throttle", PROACTIVE)
+MIN_SECTIONS, MIN_THROTTLED, MIN_PROACTIVE = 5, 10, 20
 
 # What a pause of the guest between two stamps may add: stalls are few here.
 SPARE_US = 10000
@@ -22,7 +23,7 @@ SPARE_US = 10000
 CALL_SHARE, CALL_US = 0.01, 5000
 
 # The guest freezes a file system for 12 s. Reads are a second apart.
-MIN_LONG_US, MIN_READS = 10 * 1000000, 7
+MIN_LONG_US, MIN_READS, MIN_PROACTIVE_READS = 10 * 1000000, 7, 5
 
 # A read says when it ended and how long it took: when it looked at stalls under
 # way lies in between, but for what it and ftrace need to stamp an event.
@@ -90,6 +91,10 @@ class Waits:
     stalls: list        # spans of kind memcg
     frozen_us: int      # when a file system is frozen; the guest is calm then
     reads: list         # of kind memcg
+    can_reclaim: bool   # whether the kernel has memory.reclaim
+    proactive: list     # spans of tasks that write to it, which `stalls` has not
+                        # where the plugin tells them apart
+    proactive_reads: list
 
 
 def total_us(spans):
@@ -166,21 +171,41 @@ def parse_parts(text):
 
 
 def make_reads(series, kind, ahead_us):
-    """The plugin's reads of a kind. Series of one read carry one time."""
+    """The plugin's reads of a kind. Series of one read carry one time; one in
+    which collectd ended lacks its last."""
     def values(type_name, type_instance):
         return dict(series.get(("", type_name, type_instance), []))
     took = values("duration", "read")
     pending = values("pending_operations", f"{kind}_total")
     oldest = values("duration", f"{kind}_total_oldest")
-    return [Read(now_us - ahead_us - round(took.get(now_us, 0) * 1000000), now_us - ahead_us,
+    return [Read(now_us - ahead_us - round(took[now_us] * 1000000), now_us - ahead_us,
                  time_ms * 1000, pending.get(now_us), oldest.get(now_us))
-            for now_us, time_ms in values("total_time_in_ms", f"{kind}_total").items()]
+            for now_us, time_ms in values("total_time_in_ms", f"{kind}_total").items()
+            if now_us in took]
+
+
+def trace_of(each):
+    """Stalls as ftrace's of a kind."""
+    counts = Counts()
+    for stall in each:
+        counts.add(stall)
+    return Trace(counts, len(each), each=each)
 
 
 def as_trace(times_us):
-    """Stalls as ftrace's of a kind."""
-    return Trace(Counts(len(times_us), sum(times_us)), len(times_us),
-                 each=[Counts(1, time_us) for time_us in times_us])
+    """Stalls that reclaim nothing."""
+    return trace_of([Counts(1, time_us) for time_us in times_us])
+
+
+def parse_memcg(events):
+    """Spans of memcg reclaim, whoever asked for it, and what ftrace says of
+    each."""
+    ends = "mm_vmscan_memcg_reclaim_end"
+    spans, _ = pair_spans(events, "mm_vmscan_memcg_reclaim_begin", ends)
+    pages = {(tid, now_us): int(NR_RECLAIMED.search(fields)[1])
+             for tid, now_us, event, fields in events if event == ends}
+    return [(span, Counts(1, span.length_us(), pages[span.tid, span.end_us],
+                          int(pages[span.tid, span.end_us] == 0))) for span in spans]
 
 
 def read_waits(folder):
@@ -194,8 +219,6 @@ def read_waits(folder):
                             PROBE.findall(read_file(folder, "probes")))
     reasons, kswapd = parse_throttled(
         events, set(map(int, read_file(folder, "kswapd").split())))
-    stalls, _ = pair_spans(events, "mm_vmscan_memcg_reclaim_begin",
-                           "mm_vmscan_memcg_reclaim_end")
     for kind in NEW_KINDS:
         attached = values.get(("", "gauge", f"attached_{kind}"))
         if attached is not None:
@@ -203,9 +226,18 @@ def read_waits(folder):
         facts.totals[kind] = counts_of(values, "", f"{kind}_total")
     facts.trace["compact"] = as_trace([zone.length_us() for zone in compaction.direct])
     facts.trace["throttle"] = as_trace(sum(reasons.values(), []))
+    stalls, series = parse_memcg(events), read_series(folder)
+    writers = set(map(int, read_file(folder, "writers").split()))
+    proactive = [stall for stall in stalls if stall[0].tid in writers]
+    facts.trace[PROACTIVE] = trace_of([counts for _, counts in proactive])
+    if facts.attached.get(PROACTIVE):
+        stalls = [stall for stall in stalls if stall[0].tid not in writers]
+        facts.trace["memcg"] = trace_of([counts for _, counts in stalls])
     return facts, Waits(
-        compaction, read_file(folder, "throttled").strip() == "yes", reasons, kswapd, stalls,
-        parts["frozen"], make_reads(read_series(folder), "memcg", ahead_us))
+        compaction, read_file(folder, "throttled").strip() == "yes", reasons, kswapd,
+        [span for span, _ in stalls], parts["frozen"], make_reads(series, "memcg", ahead_us),
+        read_file(folder, "proactive").strip() == "yes", [span for span, _ in proactive],
+        make_reads(series, PROACTIVE, ahead_us))
 
 
 def long_stall(waits):
@@ -248,6 +280,10 @@ def _check_truth(facts, waits):
     yield (throttled >= MIN_THROTTLED if waits.can_throttle else throttled == 0,
            f"tasks were throttled at least {MIN_THROTTLED} times, if the kernel tells "
            f"({throttled})")
+    proactive = len(waits.proactive)
+    yield (proactive >= MIN_PROACTIVE if waits.can_reclaim else proactive == 0,
+           f"who writes to memory.reclaim stalls at least {MIN_PROACTIVE} times, if the kernel "
+           f"has that ({proactive})")
 
 
 def _check_throttle(facts):
@@ -265,13 +301,17 @@ def _check_new_kinds(facts, waits):
     """Kinds that only this work provokes, as far as the plugin has them."""
     for kind in NEW_KINDS:
         if has_kind(facts, kind):
-            there = kind != "throttle" or waits.can_throttle
+            there = {"throttle": waits.can_throttle, PROACTIVE: waits.can_reclaim}.get(kind, True)
             yield (facts.attached[kind] == there,
                    f"kind {kind} is {'attached' if there else 'not attached, the kernel has none'}")
     if has_kind(facts, "compact"):
         yield from check.check_stalls_and_time(facts, "compact", SPARE_US)
     if has_kind(facts, "throttle"):
         yield from _check_throttle(facts)
+    if has_kind(facts, PROACTIVE):
+        yield from check.check_stalls_and_time(facts, PROACTIVE, SPARE_US)
+        for kind in ("memcg", PROACTIVE):
+            yield from check.check_pages(facts, kind)
 
 
 def _check_long_stall(waits):
@@ -285,9 +325,9 @@ def _check_long_stall(waits):
            f"the plugin reads on meanwhile (at least {MIN_READS} times: {len(reads)})")
 
 
-def calm_reads(waits):
+def calm_reads(waits, reads):
     """Pairs of reads one after the other, since the file system was frozen."""
-    return [(before, read) for before, read in zip(waits.reads, waits.reads[1:])
+    return [(before, read) for before, read in zip(reads, reads[1:])
             if read.end_us >= waits.frozen_us]
 
 
@@ -315,18 +355,17 @@ def oldest_range_s(stalls, read):
     return least / 1e6, most / 1e6
 
 
-def _check_under_way(waits):
+def _check_under_way(kind, stalls, pairs):
     """Each read says what is under way, and credits the time that passed."""
-    stalls, pairs = waits.stalls, calm_reads(waits)
     errors = []
     for before, read in pairs:
         tasks = len(in_stretch(stalls, before.begin_us, read.end_us))
         errors.append(credit_error_us(stalls, before, read) - 2000 - tasks * LOOK_US)
     yield (max(errors, default=1) <= 0,
-           "each read's growth of memcg time is what passed since the one before "
+           f"each read's growth of {kind} time is what passed since the one before "
            f"({len(pairs)} reads, {sum(error > 0 for error in errors)} wrong, by up to "
            f"{max(errors, default=0) / 1000:.0f} ms)")
-    for what, field, allowed in (("number of memcg stalls under way", "pending", pending_range),
+    for what, field, allowed in ((f"number of {kind} stalls under way", "pending", pending_range),
                                  ("age of the oldest", "oldest_s", oldest_range_s)):
         wrong = []
         for _, read in pairs:
@@ -347,7 +386,14 @@ def check_waits(facts, waits):
     yield from _check_new_kinds(facts, waits)
     yield from _check_long_stall(waits)
     if is_looking(waits):
-        yield from _check_under_way(waits)
+        yield from _check_under_way("memcg", waits.stalls, calm_reads(waits, waits.reads))
+    if facts.attached.get(PROACTIVE):
+        pairs = calm_reads(waits, waits.proactive_reads)
+        yield from _check_under_way(PROACTIVE, waits.proactive, pairs)
+        found = sum(read.pending == 1 for _, read in pairs)
+        yield (found >= MIN_PROACTIVE_READS,
+               f"reads find a proactive stall under way (at least {MIN_PROACTIVE_READS}: "
+               f"{found})")
 
 
 def describe(facts, waits):
@@ -367,6 +413,10 @@ def describe(facts, waits):
                for reason, times in sorted(waits.throttled.items())]
     yield (f"throttled: {'; '.join(reasons) or 'none'}; kswapd: {len(waits.kswapd)} times, "
            f"{sum(waits.kswapd)} us")
+    truth = facts.trace[PROACTIVE].counts
+    yield (f"proactive: {truth.stalls} stalls, {truth.pages} pages, {truth.time_us} us; of "
+           f"{truth.stalls + len(waits.stalls)} of memory cgroups"
+           if has_kind(facts, PROACTIVE) else f"proactive: {truth.stalls} stalls, told as memcg")
     stall = long_stall(waits)
     yield (f"longest stall: {stall.length_us() / 1e6:.2f} s; under way with it: "
            f"{len(in_stretch(waits.stalls, stall.begin_us, stall.end_us)) - 1}")
