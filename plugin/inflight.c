@@ -15,7 +15,8 @@ struct inflight {
   struct told *told; /* sorted by words and place */
   size_t told_num;
   struct told *next; /* room for the next interval's */
-  bool *ended;       /* of stalls under way: their row came already */
+  size_t next_num;
+  bool *ended; /* of stalls under way: their row came already */
   struct reclaim_row_key *keys;
   struct reclaim_row *rows;
 };
@@ -160,11 +161,22 @@ static void share(struct inflight *inflight,
   inflight->keys[shares->num] = key;
   inflight->rows[shares->num] =
       (struct reclaim_row){.time_ns = age_ns - told_ns, .longest_ns = age_ns};
-  inflight->next[shares->num] = (struct told){.stall = *stall, .ns = age_ns};
+  inflight->next[inflight->next_num++] =
+      (struct told){.stall = *stall, .ns = age_ns};
   shares->num++;
   shares->pending[stall->kind]++;
   if (age_ns > shares->oldest_ns[stall->kind])
     shares->oldest_ns[stall->kind] = age_ns;
+}
+
+/* A stall can end, and its thread, between the interval's end and the look. Its
+ * row is still to come. */
+static void remember(struct inflight *inflight,
+                     const struct bpf_source_under_way *stall) {
+  const struct told *before = find_told(inflight, stall);
+  if (is_told(before, stall))
+    inflight->next[inflight->next_num++] =
+        (struct told){.stall = *stall, .ns = before->ns};
 }
 
 void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
@@ -173,14 +185,19 @@ void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
   *shares =
       (struct inflight_shares){.keys = inflight->keys, .rows = inflight->rows};
   settle(inflight, drained);
+  inflight->next_num = 0;
   for (size_t i = 0; i < drained->under_way_num; i++) {
     const struct bpf_source_under_way *stall = &drained->under_way[i];
     struct reclaim_row_key key = {0};
-    if (!inflight->ended[i] && look(context, stall, &key))
+    if (inflight->ended[i])
+      continue;
+    if (look(context, stall, &key))
       share(inflight, stall, drained->opened_ns - stall->begin_ns, key, shares);
+    else
+      remember(inflight, stall);
   }
   struct told *old = inflight->told;
   inflight->told = inflight->next;
-  inflight->told_num = shares->num;
+  inflight->told_num = inflight->next_num;
   inflight->next = old;
 }

@@ -132,6 +132,16 @@ static void test_not_there(void) {
   ok(shares.num == 1 && shares.pending[RECLAIM_MEMCG] == 1 &&
          shares.oldest_ns[RECLAIM_MEMCG] == S,
      "a word of a task that is gone is no stall");
+
+  gone = 4;
+  open_interval(11 * S);
+  add_under_way(4, 9 * S);
+  inflight_update(inflight, &drained, look, &gone, &shares);
+  is_u64(shares.num, 0, "nor is one that ended meanwhile");
+  open_interval(12 * S);
+  struct reclaim_row *row = add_row("task-4", alone(4), 1, 3 * S, 3 * S);
+  inflight_update(inflight, &drained, look, &gone, &shares);
+  is_u64(row->time_ns, 2 * S, "but its row has only what was not told");
   inflight_free(inflight);
 }
 
