@@ -22,7 +22,7 @@ SPARE_US = 10000
 # The share of the calls' time that may lie outside of the zones they compact.
 CALL_SHARE, CALL_US = 0.01, 5000
 
-# The guest freezes a file system for 12 s. Reads are a second apart.
+# The guest freezes a file system for 20 s. Reads are a second apart.
 MIN_LONG_US, MIN_READS, MIN_PROACTIVE_READS = 10 * 1000000, 7, 5
 
 # A read says when it ended and how long it took: when it looked at stalls under
