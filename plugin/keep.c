@@ -80,6 +80,19 @@ static size_t idle_of(const struct keep *keep, const struct ledger_row *row) {
   return key ? keep->idle[key - keep->keys] + 1 : 1;
 }
 
+/* Stalls that were under way have rows of their own; rows are sorted by key. */
+static bool is_same_key(const struct ledger_row *row,
+                        const struct candidate *candidate) {
+  return candidate && memcmp(row->key, &candidate->key, sizeof(*row->key)) == 0;
+}
+
+static void unite(struct candidate *candidate, const struct ledger_row *row,
+                  size_t idle) {
+  candidate->time_ns += row->row->time_ns;
+  if (idle < candidate->idle)
+    candidate->idle = idle;
+}
+
 static bool same_name(const struct ledger_row *a, const struct ledger_row *b) {
   return a->kind == b->kind && strcmp(a->name, b->name) == 0;
 }
@@ -96,7 +109,10 @@ void keep_update(struct keep *keep, const struct ledger_row *rows,
   size_t num = 0, first_of_name = 0;
   for (size_t i = 0; i < rows_num; i++) {
     size_t idle = idle_of(keep, &rows[i]);
-    if (is_kept(keep, &rows[i], idle))
+    if (is_same_key(&rows[i],
+                    num > first_of_name ? &candidates[num - 1] : NULL))
+      unite(&candidates[num - 1], &rows[i], idle);
+    else if (is_kept(keep, &rows[i], idle))
       candidates[num++] = (struct candidate){
           .key = *rows[i].key, .idle = idle, .time_ns = rows[i].row->time_ns};
     if (i + 1 == rows_num || !same_name(&rows[i], &rows[i + 1])) {

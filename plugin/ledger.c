@@ -176,6 +176,13 @@ static bool is_blank(const struct ledger_row *row) {
   return row->row->stalls == 0 && row->row->time_ns == 0;
 }
 
+/* Stalls that were under way have rows of their own, beside that of their comm.
+ */
+static bool is_same_key(const struct ledger_row *a,
+                        const struct ledger_row *b) {
+  return memcmp(a->key, b->key, sizeof(*a->key)) == 0;
+}
+
 static bool is_overflow(const struct ledger_row *row) {
   return row->key->flags & RECLAIM_ROW_OVERFLOW;
 }
@@ -417,7 +424,8 @@ static void account_credit(struct ledger *ledger, struct account *account,
       continue;
     series_add_row(&account->total, rows[i].row);
     ledger->health.untimed += row_untimed(rows[i].row);
-    ledger->health.rows += rows[i].row->stalls > 0;
+    bool again = i > 0 && is_same_key(&rows[i], &rows[i - 1]);
+    ledger->health.rows += rows[i].row->stalls > 0 && !again;
     if (is_overflow(&rows[i])) {
       add_to_other(account, &rows[i]);
       ledger->health.unattributed += rows[i].row->stalls;

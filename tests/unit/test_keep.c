@@ -40,6 +40,12 @@ int main(void) {
   ok(has(keep, "java"), "the comm of a name with series is kept");
   ok(!has(keep, "noise"), "that of others is not");
 
+  add(&interval, "java", "java", 0, 0);
+  add(&interval, "java", "java", 1, 5);
+  add(&interval, "java", "java", 1, 5);
+  update(keep, &interval);
+  is_u64(count(keep), 1, "rows of one key are one");
+
   add(&interval, "java", "java", 1, 5);
   add(&interval, "waits", "waits", 0, 0);
   interval.keys[1].flags = RECLAIM_ROW_ALONE;

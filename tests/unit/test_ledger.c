@@ -168,6 +168,14 @@ static void test_places(void) {
 
 static void test_stalls_under_way(void) {
   struct bench *bench = bench_new(&defaults);
+  stall(bench, "java", 1, MS);
+  stall(bench, "java", 1, MS);
+  stall(bench, "sshd", 1, MS);
+  read_now(bench);
+  is_u64(ledger_health(bench->ledger).rows, 2,
+         "a stall with a row of its own is no other comm");
+  bench_free(bench);
+  bench = bench_new(&defaults);
   read_now(bench);
   share(bench, "java", 10 * SECOND);
   read_now(bench);
