@@ -255,7 +255,8 @@ static __always_inline void read_leader_comm(struct task_struct *task,
 static __always_inline void fill_key(struct reclaim_row_key *key, __u32 kind) {
   key->kind = kind;
   if (group_by == RECLAIM_BY_CGROUP) {
-    *(__u64 *)key->comm = bpf_get_current_cgroup_id();
+    __u64 id = bpf_get_current_cgroup_id();
+    __builtin_memcpy(key->comm, &id, sizeof(id));
     return;
   }
   if (read_kernel) {

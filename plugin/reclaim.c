@@ -140,7 +140,7 @@ static bool look_at_cgroup(uint32_t tid, struct reclaim_row_key *key) {
     return false;
   uint64_t id = cgroup_paths_id(reclaim.cgroups, path);
   memcpy(key->comm, &id, sizeof(id));
-  return true;
+  return id != 0;
 }
 
 /* Names a thread under way as the BPF programs will when its stall ends. */

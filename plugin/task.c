@@ -23,8 +23,9 @@ int task_parse_stat(const char *stat, uint64_t asleep_ns, struct task *task) {
     return -EINVAL;
   size_t len = (size_t)(end - comm - 1);
   *task = (struct task){0};
+  /* Of kernel threads the file has more than their comm. */
   memcpy(task->comm, comm + 1,
-         len < sizeof(task->comm) ? len : sizeof(task->comm));
+         len < sizeof(task->comm) ? len : sizeof(task->comm) - 1);
   uint64_t flags, start_ticks;
   if (sscanf(end + 1,
              " %c %*s %*s %*s %*s %*s %" SCNu64 " %*s %*s %*s %*s %*s %*s %*s "

@@ -30,6 +30,9 @@ static const struct stat_case cases[] = {
     {"a comm with a newline", "12 (a\nb) R" BEHIND, "a\nb", 'R', false},
     {"a kernel thread", "3 (kworker/u8:3) I" OF_KERNEL, "kworker/u8:3", 'I',
      true},
+    {"a kernel thread whose name is longer than its comm",
+     "3 (kworker/R-kvfree_rcu_reclaim) I" OF_KERNEL, "kworker/R-kvfre", 'I',
+     true},
     {"no comm", "3 () R" BEHIND, "", 'R', false},
 };
 
