@@ -460,6 +460,8 @@ static uint64_t look_at_word(const struct bpf_source *source,
  * be opened. A program reads opened_ns after it has taken its word away; it is
  * given the time that a store may stay in a CPU's buffer, so that who read the
  * old value has no word any more. */
+#define LATER_NS 60000000000ULL /* a look takes less */
+
 static void look_at_words(struct bpf_source *source) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -477,7 +479,7 @@ static void look_at_words(struct bpf_source *source) {
         continue;
       uint64_t age_ns =
           (source->opened_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
-      if (age_ns <= RECLAIM_NS_MASK / 2) /* else it began after that */
+      if (age_ns < RECLAIM_NS_MASK - LATER_NS) /* else it began after that */
         source->under_way[source->under_way_num++] =
             (struct bpf_source_under_way){
                 .kind = kind,
@@ -495,10 +497,11 @@ static int swap_tables(struct bpf_source *source,
   __u32 slot = 0;
   int fd = bpf_map__fd(opening);
   int err = prepare_table(source, opening, keep, keep_num);
-  look_at_words(source);
-  if (err == 0)
+  if (err == 0) {
+    look_at_words(source);
     err = bpf_map_update_elem(bpf_map__fd(source->skel->maps.open_table), &slot,
                               &fd, BPF_ANY);
+  }
   if (err != 0) {
     size_t none;
     take_rows(source, opening, &none); /* empty again for the next try */
@@ -582,12 +585,14 @@ int bpf_source_drain(struct bpf_source *source,
     return err;
   source->undrained = err != 0;
   add_lost(source, num);
-  *rows = (struct bpf_source_rows){.keys = source->keys,
-                                   .rows = source->rows,
-                                   .num = num,
-                                   .opened_ns = source->opened_ns,
-                                   .under_way = source->under_way,
-                                   .under_way_num = source->under_way_num};
+  *rows = (struct bpf_source_rows){
+      .keys = source->keys,
+      .rows = source->rows,
+      .num = num,
+      .complete = err == 0 && source->under_way_num < BPF_SOURCE_MAX_UNDER_WAY,
+      .opened_ns = source->opened_ns,
+      .under_way = source->under_way,
+      .under_way_num = source->under_way_num};
   return 0;
 }
 

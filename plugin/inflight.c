@@ -9,6 +9,7 @@ struct told {
   struct bpf_source_under_way stall;
   uint64_t ns;
   bool settled; /* its row came */
+  bool dead;    /* a look found that it cannot be true */
 };
 
 struct inflight {
@@ -145,7 +146,7 @@ static void settle(struct inflight *inflight,
   for (size_t i = 0; i < drained->num; i++)
     if (drained->keys[i].flags & RECLAIM_ROW_ALONE)
       settle_row(inflight, drained, &drained->keys[i], &drained->rows[i]);
-  for (size_t i = 0; i < inflight->told_num; i++)
+  for (size_t i = 0; drained->complete && i < inflight->told_num; i++)
     settle_vanished(drained, &inflight->told[i]);
 }
 
@@ -169,14 +170,36 @@ static void share(struct inflight *inflight,
     shares->oldest_ns[stall->kind] = age_ns;
 }
 
-/* A stall can end, and its thread, between the interval's end and the look. Its
- * row is still to come. */
-static void remember(struct inflight *inflight,
-                     const struct bpf_source_under_way *stall) {
+/* A stall can end, and its thread, between the interval's end and the look: its
+ * row is still to come. Else the kernel hid its end, and the word is nobody's
+ * stall, whatever the thread does later. */
+static void bury(struct inflight *inflight,
+                 const struct bpf_source_under_way *stall) {
   const struct told *before = find_told(inflight, stall);
-  if (is_told(before, stall))
-    inflight->next[inflight->next_num++] =
-        (struct told){.stall = *stall, .ns = before->ns};
+  inflight->next[inflight->next_num++] =
+      (struct told){.stall = *stall,
+                    .ns = is_told(before, stall) ? before->ns : 0,
+                    .dead = true};
+}
+
+static bool is_dead(const struct inflight *inflight,
+                    const struct bpf_source_under_way *stall) {
+  const struct told *before = find_told(inflight, stall);
+  return is_told(before, stall) && before->dead;
+}
+
+/* Where not all rows or stalls came, those that were told of are still to come.
+ */
+static void carry_over(struct inflight *inflight,
+                       const struct bpf_source_rows *drained) {
+  for (size_t i = 0; i < inflight->told_num; i++) {
+    const struct told *told = &inflight->told[i];
+    if (!told->settled && !find_under_way(drained, &told->stall) &&
+        inflight->next_num < BPF_SOURCE_MAX_UNDER_WAY)
+      inflight->next[inflight->next_num++] = *told;
+  }
+  qsort(inflight->next, inflight->next_num, sizeof(*inflight->next),
+        compare_places);
 }
 
 void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
@@ -191,11 +214,13 @@ void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
     struct reclaim_row_key key = {0};
     if (inflight->ended[i])
       continue;
-    if (look(context, stall, &key))
+    if (!is_dead(inflight, stall) && look(context, stall, &key))
       share(inflight, stall, drained->opened_ns - stall->begin_ns, key, shares);
     else
-      remember(inflight, stall);
+      bury(inflight, stall);
   }
+  if (!drained->complete)
+    carry_over(inflight, drained);
   struct told *old = inflight->told;
   inflight->told = inflight->next;
   inflight->told_num = inflight->next_num;

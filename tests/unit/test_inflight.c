@@ -16,6 +16,7 @@ static void open_interval(uint64_t opened_ns) {
   memset(rows, 0, sizeof(rows));
   drained = (struct bpf_source_rows){.keys = keys,
                                      .rows = rows,
+                                     .complete = true,
                                      .opened_ns = opened_ns,
                                      .under_way = under_way};
 }
@@ -142,6 +143,44 @@ static void test_not_there(void) {
   struct reclaim_row *row = add_row("task-4", alone(4), 1, 3 * S, 3 * S);
   inflight_update(inflight, &drained, look, &gone, &shares);
   is_u64(row->time_ns, 2 * S, "but its row has only what was not told");
+  inflight_free(inflight);
+}
+
+static void test_dead(void) {
+  struct inflight *inflight = inflight_new();
+  uint32_t gone = 5;
+  open_interval(10 * S);
+  add_under_way(5, 9 * S);
+  inflight_update(inflight, &drained, look, &gone, &shares);
+  is_u64(shares.num, 0, "what a look refutes is no stall");
+  open_interval(11 * S);
+  add_under_way(5, 9 * S);
+  inflight_update(inflight, &drained, look, NULL, &shares);
+  is_u64(shares.num, 0, "nor later, whatever its thread does then");
+  open_interval(12 * S);
+  add_under_way(5, 11 * S);
+  inflight_update(inflight, &drained, look, NULL, &shares);
+  is_u64(shares.num, 1, "a new stall of the thread is one");
+  inflight_free(inflight);
+}
+
+static void test_incomplete(void) {
+  struct inflight *inflight = inflight_new();
+  open_interval(10 * S);
+  add_under_way(4, 7 * S);
+  add_under_way(6, 7 * S);
+  inflight_update(inflight, &drained, look, NULL, &shares);
+  open_interval(11 * S);
+  drained.complete = false;
+  add_under_way(5, 10 * S);
+  add_under_way(6, 7 * S);
+  inflight_update(inflight, &drained, look, NULL, &shares);
+  open_interval(12 * S);
+  struct reclaim_row *row = add_row("task-4", alone(4), 1, 4 * S, 4 * S);
+  struct reclaim_row *other = add_row("task-6", alone(6), 1, 5 * S, 5 * S);
+  inflight_update(inflight, &drained, look, NULL, &shares);
+  is_u64(row->time_ns, S, "what comes a read late is not told twice");
+  is_u64(other->time_ns, S, "nor is what was seen");
   inflight_free(inflight);
 }
 
@@ -299,6 +338,8 @@ int main(void) {
   test_long_stall();
   test_between_look_and_close();
   test_not_there();
+  test_dead();
+  test_incomplete();
   test_overflow();
   test_shared_words();
   test_any_order();
