@@ -110,7 +110,8 @@ static int reclaim_init(void) {
   }
   if (reclaim.config.group_by == RECLAIM_BY_CGROUP && open_cgroups() != 0)
     return -1;
-  host_read(NULL, &reclaim.host_begin);
+  if (reclaim.config.report_host)
+    host_read(NULL, &reclaim.host_begin);
   struct bpf_source_options options = {
       .kinds_named = reclaim.config.kinds_named,
       .group_by = reclaim.config.group_by,
