@@ -23,7 +23,6 @@
 #define CAP_BPF 39
 #endif
 
-#define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
 #define MEMLOCK_BYTES (64 << 20) /* more than enough for all maps */
 #define PRIVILEGES "run it as root, or with CAP_BPF and CAP_PERFMON"
 

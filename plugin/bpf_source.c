@@ -12,9 +12,9 @@
 
 #include "bpf/reclaim.skel.h"
 #include "bpf_source.h"
+#include "clock.h"
 #include "kind.h"
 
-#define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
 #define MEMORY_RECLAIM "memory_reclaim" /* what a write to the file runs */
 
 #ifndef ENOTSUPP
@@ -456,16 +456,14 @@ static uint64_t look_at_word(const struct bpf_source *source,
   return word;
 }
 
+#define LATER_NS 60000000000ULL /* a look takes less */
+
 /* Looks at the begin words, for stalls that began before the table that is to
  * be opened. A program reads opened_ns after it has taken its word away; it is
  * given the time that a store may stay in a CPU's buffer, so that who read the
  * old value has no word any more. */
-#define LATER_NS 60000000000ULL /* a look takes less */
-
 static void look_at_words(struct bpf_source *source) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  source->opened_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+  source->opened_ns = monotonic_ns();
   source->skel->bss->opened_ns = source->opened_ns;
   nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 

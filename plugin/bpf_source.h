@@ -12,6 +12,9 @@
 #include "bpf/reclaim_shared.h"
 #include "plugin/log.h"
 
+/* The running kernel's own types. */
+#define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
+
 struct bpf_source_options {
   bool kinds[RECLAIM_KINDS]; /* what to attach */
   bool kinds_named;          /* by the user: a missing one is a WARNING */

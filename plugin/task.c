@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "task.h"
 
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
@@ -52,29 +52,23 @@ static int read_file(uint32_t tid, const char *name, char *text, size_t size) {
   return err;
 }
 
-static uint64_t now_ns(clockid_t clock) {
-  struct timespec now;
-  clock_gettime(clock, &now);
-  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 int task_read(uint32_t tid, struct task *task) {
   char stat[1024];
   int err = read_file(tid, "stat", stat, sizeof(stat));
   if (err != 0)
     return err;
-  uint64_t monotonic_ns = now_ns(CLOCK_MONOTONIC);
-  return task_parse_stat(stat, now_ns(CLOCK_BOOTTIME) - monotonic_ns, task);
+  uint64_t awake_ns = monotonic_ns();
+  return task_parse_stat(stat, clock_ns(CLOCK_BOOTTIME) - awake_ns, task);
 }
 
 int task_read_leader_comm(uint32_t tid, char comm[RECLAIM_COMM_SIZE]) {
   char text[1024];
   uint32_t tgid;
   int err = read_file(tid, "status", text, sizeof(text));
-  /* The comm is escaped in this file, and ends with its line. */
-  const char *line = err == 0 ? strstr(text, "\nTgid:") : NULL;
   if (err != 0)
     return err;
+  /* The comm is escaped in this file, and ends with its line. */
+  const char *line = strstr(text, "\nTgid:");
   if (!line || sscanf(line, "\nTgid: %" SCNu32, &tgid) != 1)
     return -EINVAL;
   err = read_file(tgid, "comm", text, sizeof(text));
