@@ -13,7 +13,8 @@ need_root() {
 # Debian, Ubuntu
 apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
   libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
-apt_test="python3 clang-format jq"
+apt_test="python3 clang-format jq graphite-carbon graphite-web influxdb prometheus
+  rrdtool librrd8 libmicrohttpd12 libprotobuf-c1"
 # Fedora and its kin; collectd's headers are in no package of theirs
 dnf_build="autoconf automake libtool make gcc pkgconf-pkg-config clang bpftool
   libbpf-devel elfutils-libelf-devel zlib-devel collectd util-linux

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""Metric stores from Debian's packages, run as conf/backends has them, but on
+free ports of loopback and with all data in a folder of their own."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+
+ROOT = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
+sys.path.insert(0, f"{ROOT}/tests/collectd")
+
+from harness import wait_for  # noqa: E402  pylint: disable=wrong-import-position
+
+BACKENDS = f"{ROOT}/conf/backends"
+ENCODING = {"encoding": "utf-8"}
+
+
+def free_port():
+    """A port of loopback that nothing listens on, by TCP or UDP."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        return tcp.getsockname()[1]
+
+
+def fetch(url):
+    """What a GET answers; None while nothing listens or is ready."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return answer.read()
+    except urllib.error.HTTPError as error:
+        if error.code == 503:
+            return None
+        raise RuntimeError(f"{url}: {error}: {error.read().decode()}") from error
+    except (urllib.error.URLError, ConnectionError):
+        return None
+
+
+class Store:
+    """One store. `interval` is collectd's in seconds."""
+
+    NAME = ""         # its folder in conf/backends
+    PROGRAMS = ()     # what it needs, and the Debian package of each
+    PORTS = ()        # as in conf/backends; the first is that of queries
+    COMMAND = ()
+    PING = ""         # a path that is answered when the store is up
+    DATA = None       # the folder that its configuration names
+
+    @classmethod
+    def missing(cls):
+        """The Debian packages that are not there."""
+        return [package for program, package in cls.PROGRAMS
+                if not shutil.which(program) and not os.path.exists(program)]
+
+    def __init__(self, interval=1):
+        self.folder = tempfile.mkdtemp(prefix=f"reclaim-{self.NAME}-", dir="/var/tmp")
+        self.ports = {port: free_port() for port in self.PORTS}
+        self.interval, self.process = interval, None
+        os.mkdir(f"{self.folder}/conf")
+        for name in os.listdir(f"{BACKENDS}/{self.NAME}"):
+            self._place(name)
+
+    def _place(self, name):
+        """Copies a file of the configuration, ports and folder replaced."""
+        source, target = f"{BACKENDS}/{self.NAME}/{name}", f"{self.folder}/conf/{name}"
+        with open(source, **ENCODING) as handle:
+            text = handle.read()
+        for port, free in self.ports.items():
+            text = re.sub(rf"\b{port}\b", str(free), text)
+        if self.DATA:
+            text = text.replace(self.DATA, f"{self.folder}/data")
+        with open(target, "w", **ENCODING) as handle:
+            handle.write(self.adapt(text))
+        shutil.copymode(source, target)
+
+    def adapt(self, text):
+        """What else a file of the configuration needs for tests."""
+        return text
+
+    def collectd_conf(self):
+        """collectd's part, for harness.Collectd(more=...)."""
+        with open(f"{self.folder}/conf/collectd.conf", **ENCODING) as handle:
+            return handle.read()
+
+    def url(self, path, **query):
+        """An address of the store."""
+        return (f"http://127.0.0.1:{self.ports[self.PORTS[0]]}{path}"
+                f"{'?' if query else ''}{urllib.parse.urlencode(query, doseq=True)}")
+
+    def start(self):
+        """Starts, and returns itself when it answers."""
+        values = {"conf": f"{self.folder}/conf", "data": f"{self.folder}/data",
+                  "port": self.ports[self.PORTS[0]]}
+        with open(f"{self.folder}/log", "wb") as log:
+            self.process = subprocess.Popen(
+                [word.format(**values) for word in self.COMMAND], stdout=log, stderr=log)
+        wait_for(lambda: self.process.poll() is not None or fetch(self.url(self.PING)) is not None,
+                 f"{self.NAME} to answer")
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.NAME} ended: {self.log()}")
+        return self
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def log(self):
+        """What it printed."""
+        with open(f"{self.folder}/log", errors="replace", **ENCODING) as handle:
+            return handle.read()
+
+    def stop(self):
+        """Ends it, and removes its data."""
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.folder)
+
+
+class Graphite(Store):
+    """carbon and graphite-web: rates per second."""
+
+    NAME = "graphite"
+    PROGRAMS = (("carbon-cache", "graphite-carbon"), ("django-admin", "graphite-web"),
+                ("/usr/share/graphite-web/graphite.wsgi", "graphite-web"))
+    PORTS = (8080, 2003, 2004, 7002)
+    COMMAND = ("{conf}/run", "{data}")
+    PING = "/metrics/find?query=*"
+
+    def adapt(self, text):
+        return text.replace("retentions = 10s:", f"retentions = {self.interval}s:")
+
+    def query(self, *targets, since="-1h", until="now"):
+        """{target: [(time in s, value)]}, points without a value left out."""
+        answer = json.loads(fetch(self.url("/render", **{
+            "target": targets, "format": "json", "noCache": 1,
+            "from": since, "until": until})))
+        return {series["target"]: [(when, value) for value, when in series["datapoints"]
+                                   if value is not None] for series in answer}
+
+    def render(self, path, *targets, **options):
+        """Writes a picture (PNG)."""
+        with open(path, "wb") as handle:
+            handle.write(fetch(self.url("/render", target=targets, format="png", **options)))
+
+
+class InfluxDB(Store):
+    """InfluxDB 1.x with its listener for collectd: counters."""
+
+    NAME = "influxdb"
+    PROGRAMS = (("influxd", "influxdb"),)
+    PORTS = (8086, 8088, 25826)
+    COMMAND = ("influxd", "run", "-config", "{conf}/influxdb.conf")
+    PING = "/ping"
+    DATA = "/var/lib/influxdb"
+
+    def query(self, text, database="collectd", epoch="ns"):
+        """The series of a SELECT: each with name, tags, columns, values."""
+        result = json.loads(fetch(self.url("/query", db=database, q=text, epoch=epoch)))
+        result = result["results"][0]
+        if "error" in result:
+            raise RuntimeError(f"{text}: {result['error']}")
+        return result.get("series", [])
+
+
+class Prometheus(Store):
+    """Prometheus, which scrapes collectd's write_prometheus: counters."""
+
+    NAME = "prometheus"
+    PROGRAMS = (("prometheus", "prometheus"),)
+    PORTS = (9090, 9103)
+    COMMAND = ("prometheus", "--config.file={conf}/prometheus.yml",
+               "--storage.tsdb.path={data}", "--web.listen-address=127.0.0.1:{port}")
+    PING = "/-/ready"
+
+    def adapt(self, text):
+        return text.replace("scrape_interval: 10s", f"scrape_interval: {self.interval}s")
+
+    def query(self, text, **options):
+        """The series of an expression now, or at `time`: each with metric, value."""
+        return self._results("/api/v1/query", query=text, **options)
+
+    def query_range(self, text, start, end, step):
+        """The series of an expression over time: each with metric, values."""
+        return self._results("/api/v1/query_range", query=text, start=start, end=end, step=step)
+
+    def _results(self, path, **query):
+        return json.loads(fetch(self.url(path, **query)))["data"]["result"]
