@@ -81,6 +81,7 @@ struct bpf_source {
   uint64_t opened_ns;
   struct bpf_source_under_way *under_way; /* BPF_SOURCE_MAX_UNDER_WAY */
   size_t under_way_num;
+  bpf_source_look_fn look; /* NULL: none */
   struct {
     struct ring_buffer *ring; /* NULL: off */
     bpf_source_event_fn take;
@@ -487,6 +488,15 @@ static void look_at_words(struct bpf_source *source) {
     }
 }
 
+/* Behind the words and before the swap, which can take seconds: a stall that
+ * has ended by now has its row in the table that is still open. */
+static void look_at_threads(struct bpf_source *source) {
+  for (size_t i = 0; source->look && i < source->under_way_num; i++) {
+    struct bpf_source_under_way *stall = &source->under_way[i];
+    stall->confirmed = source->look(stall, &stall->key);
+  }
+}
+
 /* The update returns after a grace period (kernel/bpf/syscall.c:
  * maybe_wait_bpf_programs): no program writes to the closed table then. */
 static int swap_tables(struct bpf_source *source,
@@ -497,6 +507,7 @@ static int swap_tables(struct bpf_source *source,
   int err = prepare_table(source, opening, keep, keep_num);
   if (err == 0) {
     look_at_words(source);
+    look_at_threads(source);
     err = bpf_map_update_elem(bpf_map__fd(source->skel->maps.open_table), &slot,
                               &fd, BPF_ANY);
   }
@@ -813,6 +824,7 @@ int bpf_source_new(const struct bpf_source_options *options, log_fn log,
     return -ENOMEM;
   }
   made->max_rows = bpf_source_max_rows(options);
+  made->look = options->look;
 
   first_complaint[0] = '\0';
   libbpf_print_fn_t print = libbpf_set_print(keep_first_complaint);

@@ -15,6 +15,14 @@
 /* The running kernel's own types. */
 #define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
 
+struct bpf_source_under_way;
+
+/* Looks at the thread of a stall. Whether it can be true: the thread lives, was
+ * there when it began, and is not asleep elsewhere. If so, sets comm and flags
+ * of `key` as the BPF programs would. */
+typedef bool (*bpf_source_look_fn)(const struct bpf_source_under_way *stall,
+                                   struct reclaim_row_key *key);
+
 struct bpf_source_options {
   bool kinds[RECLAIM_KINDS]; /* what to attach */
   bool kinds_named;          /* by the user: a missing one is a WARNING */
@@ -27,6 +35,8 @@ struct bpf_source_options {
   bool event_stacks;     /* with their kernel stacks */
   const char *btf_file;  /* NULL: the running kernel's own */
   const char *who;       /* needs privileges, in messages; NULL: collectd */
+  /* NULL: stalls under way are not confirmed. */
+  bpf_source_look_fn look;
 };
 
 struct bpf_source;
@@ -37,7 +47,9 @@ struct bpf_source_under_way {
   enum reclaim_kind kind;
   uint32_t place; /* of the word, among kind_words()'; one stall at a time */
   uint32_t tid;
-  uint64_t begin_ns; /* CLOCK_MONOTONIC; the same at each drain */
+  uint64_t begin_ns;          /* CLOCK_MONOTONIC; the same at each drain */
+  bool confirmed;             /* by a look at the thread */
+  struct reclaim_row_key key; /* which found this; else nothing */
 };
 
 #define BPF_SOURCE_MAX_UNDER_WAY 8192
@@ -47,7 +59,8 @@ struct bpf_source_under_way {
  * of its own (RECLAIM_ROW_ALONE, place) when it ends, as have those that were
  * under way at the drain before and ended since: either it is listed as under
  * way, or it is in the rows with all of its time, or both (ended in between).
- */
+ * Threads are looked at before the table is closed: a stall that is no more
+ * found then is in the rows, too, but if the kernel hid its end. */
 struct bpf_source_rows {
   struct reclaim_row_key *keys;
   struct reclaim_row *rows;

@@ -154,9 +154,10 @@ static void settle(struct inflight *inflight,
 
 static void share(struct inflight *inflight,
                   const struct bpf_source_under_way *stall, uint64_t age_ns,
-                  struct reclaim_row_key key, struct inflight_shares *shares) {
+                  struct inflight_shares *shares) {
   const struct told *before = find_told(inflight, stall);
   uint64_t told_ns = is_told(before, stall) ? before->ns : 0;
+  struct reclaim_row_key key = stall->key;
   key.kind = stall->kind;
   key.flags |= RECLAIM_ROW_ALONE;
   inflight->keys[shares->num] = key;
@@ -170,9 +171,9 @@ static void share(struct inflight *inflight,
     shares->oldest_ns[stall->kind] = age_ns;
 }
 
-/* A stall can end, and its thread, between the interval's end and the look: its
- * row is still to come. Else the kernel hid its end, and the word is nobody's
- * stall, whatever the thread does later. */
+/* A stall that ended before its thread was looked at has a row, which is still
+ * to come where not all rows came. Else the kernel hid its end, and the word is
+ * nobody's stall, whatever the thread does later. */
 static void bury(struct inflight *inflight,
                  const struct bpf_source_under_way *stall) {
   const struct told *before = find_told(inflight, stall);
@@ -203,7 +204,6 @@ static void carry_over(struct inflight *inflight,
 }
 
 void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
-                     inflight_look_fn look, void *context,
                      struct inflight_shares *shares) {
   *shares =
       (struct inflight_shares){.keys = inflight->keys, .rows = inflight->rows};
@@ -211,11 +211,10 @@ void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
   inflight->next_num = 0;
   for (size_t i = 0; i < drained->under_way_num; i++) {
     const struct bpf_source_under_way *stall = &drained->under_way[i];
-    struct reclaim_row_key key = {0};
     if (inflight->ended[i])
       continue;
-    if (!is_dead(inflight, stall) && look(context, stall, &key))
-      share(inflight, stall, drained->opened_ns - stall->begin_ns, key, shares);
+    if (stall->confirmed && !is_dead(inflight, stall))
+      share(inflight, stall, drained->opened_ns - stall->begin_ns, shares);
     else
       bury(inflight, stall);
   }

@@ -9,13 +9,6 @@
 
 struct inflight;
 
-/* Whether the stall can be true: the thread lives, was there when it began, and
- * is not asleep elsewhere. If so, sets comm and flags of `key` as the BPF
- * programs would. */
-typedef bool (*inflight_look_fn)(void *context,
-                                 const struct bpf_source_under_way *stall,
-                                 struct reclaim_row_key *key);
-
 struct inflight_shares {
   /* Time of stalls under way that was not told yet: rows without stalls, with
    * the age so far as their longest. Keys have RECLAIM_ROW_ALONE. Owned by the
@@ -36,7 +29,6 @@ struct inflight *inflight_new(void);
  * together is that of the stalls, each ns once. Takes no memory, cannot fail.
  */
 void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
-                     inflight_look_fn look, void *context,
                      struct inflight_shares *shares);
 
 void inflight_free(struct inflight *inflight);

@@ -103,6 +103,30 @@ static int open_cgroups(void) {
   return -1;
 }
 
+static bool look_at_cgroup(uint32_t tid, struct reclaim_row_key *key) {
+  char path[PATH_MAX];
+  if (task_read_cgroup(tid, path, sizeof(path)) != 0)
+    return false;
+  uint64_t id = cgroup_paths_id(reclaim.cgroups, path);
+  memcpy(key->comm, &id, sizeof(id));
+  return id != 0;
+}
+
+/* Names a thread under way as the BPF programs will when its stall ends. */
+static bool look_at_task(const struct bpf_source_under_way *stall,
+                         struct reclaim_row_key *key) {
+  struct task task;
+  if (task_read(stall->tid, &task) != 0 ||
+      !task_can_stall_since(&task, stall->begin_ns))
+    return false;
+  if (reclaim.config.group_by == RECLAIM_BY_CGROUP)
+    return look_at_cgroup(stall->tid, key);
+  key->flags = task.kthread ? RECLAIM_ROW_KTHREAD : 0;
+  memcpy(key->comm, task.comm, sizeof(key->comm));
+  return reclaim.config.group_by == RECLAIM_BY_COMM ||
+         task_read_leader_comm(stall->tid, key->comm) == 0;
+}
+
 static int reclaim_init(void) {
   if (reclaim.config_err != 0 || config_check(&reclaim.config) != 0) {
     P_ERROR("not started: the options named above have to be mended");
@@ -119,6 +143,7 @@ static int reclaim_init(void) {
       .events = reclaim.config.event_threshold_ns > 0,
       .event_min_ns = reclaim.config.event_threshold_ns,
       .btf_file = reclaim.config.btf_file,
+      .look = look_at_task,
   };
   memcpy(options.kinds, reclaim.config.kinds, sizeof(options.kinds));
   if (bpf_source_new(&options, log_to_collectd, &reclaim.source) != 0)
@@ -133,32 +158,6 @@ static int reclaim_init(void) {
     return -1;
   }
   return 0;
-}
-
-static bool look_at_cgroup(uint32_t tid, struct reclaim_row_key *key) {
-  char path[PATH_MAX];
-  if (task_read_cgroup(tid, path, sizeof(path)) != 0)
-    return false;
-  uint64_t id = cgroup_paths_id(reclaim.cgroups, path);
-  memcpy(key->comm, &id, sizeof(id));
-  return id != 0;
-}
-
-/* Names a thread under way as the BPF programs will when its stall ends. */
-static bool look_at_task(void *context,
-                         const struct bpf_source_under_way *stall,
-                         struct reclaim_row_key *key) {
-  (void)context;
-  struct task task;
-  if (task_read(stall->tid, &task) != 0 ||
-      !task_can_stall_since(&task, stall->begin_ns))
-    return false;
-  if (reclaim.config.group_by == RECLAIM_BY_CGROUP)
-    return look_at_cgroup(stall->tid, key);
-  key->flags = task.kthread ? RECLAIM_ROW_KTHREAD : 0;
-  memcpy(key->comm, task.comm, sizeof(key->comm));
-  return reclaim.config.group_by == RECLAIM_BY_COMM ||
-         task_read_leader_comm(stall->tid, key->comm) == 0;
 }
 
 static size_t name_rows(const struct reclaim_row_key *keys,
@@ -189,7 +188,7 @@ static int read_source(void) {
             RECLAIM_PLUGIN " plugin: the BPF maps can be read again");
 
   struct inflight_shares *shares = &reclaim.shares;
-  inflight_update(reclaim.inflight, &drained, look_at_task, NULL, shares);
+  inflight_update(reclaim.inflight, &drained, shares);
   size_t num = name_rows(drained.keys, drained.rows, drained.num, reclaim.rows);
   num += name_rows(shares->keys, shares->rows, shares->num, &reclaim.rows[num]);
   ledger_add_interval(reclaim.ledger, reclaim.rows, num, monotonic_ns());

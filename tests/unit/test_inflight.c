@@ -21,12 +21,22 @@ static void open_interval(uint64_t opened_ns) {
                                      .under_way = under_way};
 }
 
-static void add_under_way(uint32_t place, uint64_t begin_ns) {
-  under_way[drained.under_way_num++] =
-      (struct bpf_source_under_way){.kind = RECLAIM_MEMCG,
-                                    .place = place,
-                                    .tid = place,
-                                    .begin_ns = begin_ns};
+static struct bpf_source_under_way *add_under_way(uint32_t place,
+                                                  uint64_t begin_ns) {
+  struct bpf_source_under_way *stall = &under_way[drained.under_way_num++];
+  *stall = (struct bpf_source_under_way){.kind = RECLAIM_MEMCG,
+                                         .place = place,
+                                         .tid = place,
+                                         .begin_ns = begin_ns,
+                                         .confirmed = true};
+  snprintf(stall->key.comm, sizeof(stall->key.comm), "task-%u", place % 16);
+  return stall;
+}
+
+/* By the time of the look, the thread was gone. */
+static void refute(struct bpf_source_under_way *stall) {
+  stall->confirmed = false;
+  stall->key = (struct reclaim_row_key){0};
 }
 
 static void make_proactive(struct bpf_source_under_way *stall) {
@@ -48,20 +58,13 @@ static uint32_t alone(uint32_t place) {
   return RECLAIM_ROW_ALONE | place << RECLAIM_ROW_PLACE_SHIFT;
 }
 
-static bool look(void *context, const struct bpf_source_under_way *stall,
-                 struct reclaim_row_key *key) {
-  const uint32_t *gone = context;
-  snprintf(key->comm, sizeof(key->comm), "task-%u", stall->place % 16);
-  return !gone || *gone != stall->tid;
-}
-
 static void test_long_stall(void) {
   struct inflight *inflight = inflight_new();
   uint64_t told = 0;
   for (uint64_t now = 11; now <= 20; now++) {
     open_interval(now * S);
     add_under_way(7, 10 * S + S / 2);
-    inflight_update(inflight, &drained, look, NULL, &shares);
+    inflight_update(inflight, &drained, &shares);
     told += shares.rows[0].time_ns;
     if (shares.num != 1 || told != (now - 10) * S - S / 2)
       break;
@@ -76,7 +79,7 @@ static void test_long_stall(void) {
 
   open_interval(21 * S);
   struct reclaim_row *row = add_row("task-7", alone(7), 1, 10 * S, 10 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(row->time_ns, S / 2, "when it ends, its row has the rest");
   is_u64(row->stalls, 1, "and is the stall");
   is_u64(keys[0].flags, 0, "and looks like any other");
@@ -84,7 +87,7 @@ static void test_long_stall(void) {
 
   open_interval(22 * S);
   row = add_row("task-7", alone(7), 1, 3 * S, 3 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(row->time_ns, 3 * S, "a later stall in its place has all its time");
   inflight_free(inflight);
 }
@@ -93,23 +96,23 @@ static void test_between_look_and_close(void) {
   struct inflight *inflight = inflight_new();
   open_interval(10 * S);
   add_under_way(3, 9 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
 
   open_interval(11 * S);
   add_under_way(3, 9 * S);
   struct reclaim_row *row =
       add_row("task-3", alone(3), 1, 2 * S + 5, 2 * S + 5);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   ok(row->time_ns == S + 5 && shares.num == 0,
      "a stall that was seen and ended counts by its row");
 
   open_interval(12 * S);
   add_under_way(3, 11 * S + 9);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   open_interval(13 * S);
   add_under_way(3, 13 * S - 7);
   row = add_row("task-3", alone(3), 1, S, S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   ok(row->time_ns == S - (S - 9) && shares.num == 1 &&
          shares.rows[0].time_ns == 7,
      "a stall behind it in the same place is another");
@@ -117,7 +120,7 @@ static void test_between_look_and_close(void) {
   open_interval(14 * S);
   add_under_way(3, 14 * S - 70);
   row = add_row("task-3", alone(3), 2, S - 3 + 80, S - 3);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   ok(row->time_ns == S - 3 + 80 - 7 && shares.num == 0,
      "and can have ended as well");
   inflight_free(inflight);
@@ -125,41 +128,40 @@ static void test_between_look_and_close(void) {
 
 static void test_not_there(void) {
   struct inflight *inflight = inflight_new();
-  uint32_t gone = 5;
   open_interval(10 * S);
   add_under_way(4, 9 * S);
-  add_under_way(5, 2 * S);
-  inflight_update(inflight, &drained, look, &gone, &shares);
+  refute(add_under_way(5, 2 * S));
+  inflight_update(inflight, &drained, &shares);
   ok(shares.num == 1 && shares.pending[RECLAIM_MEMCG] == 1 &&
          shares.oldest_ns[RECLAIM_MEMCG] == S,
      "a word of a task that is gone is no stall");
 
-  gone = 4;
   open_interval(11 * S);
-  add_under_way(4, 9 * S);
-  inflight_update(inflight, &drained, look, &gone, &shares);
-  is_u64(shares.num, 0, "nor is one that ended meanwhile");
+  drained.complete = false;
+  refute(add_under_way(4, 9 * S));
+  inflight_update(inflight, &drained, &shares);
+  is_u64(shares.num, 0, "nor is one that ended and whose row did not come yet");
   open_interval(12 * S);
-  struct reclaim_row *row = add_row("task-4", alone(4), 1, 3 * S, 3 * S);
-  inflight_update(inflight, &drained, look, &gone, &shares);
-  is_u64(row->time_ns, 2 * S, "but its row has only what was not told");
+  struct reclaim_row *row =
+      add_row("task-4", alone(4), 1, 2 * S + 5, 2 * S + 5);
+  inflight_update(inflight, &drained, &shares);
+  is_u64(row->time_ns, S + 5, "but its row has only what was not told");
   inflight_free(inflight);
 }
 
 static void test_dead(void) {
   struct inflight *inflight = inflight_new();
-  uint32_t gone = 5;
   open_interval(10 * S);
-  add_under_way(5, 9 * S);
-  inflight_update(inflight, &drained, look, &gone, &shares);
+  refute(add_under_way(5, 9 * S));
+  inflight_update(inflight, &drained, &shares);
   is_u64(shares.num, 0, "what a look refutes is no stall");
   open_interval(11 * S);
   add_under_way(5, 9 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(shares.num, 0, "nor later, whatever its thread does then");
   open_interval(12 * S);
   add_under_way(5, 11 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(shares.num, 1, "a new stall of the thread is one");
   inflight_free(inflight);
 }
@@ -169,16 +171,16 @@ static void test_incomplete(void) {
   open_interval(10 * S);
   add_under_way(4, 7 * S);
   add_under_way(6, 7 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   open_interval(11 * S);
   drained.complete = false;
   add_under_way(5, 10 * S);
   add_under_way(6, 7 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   open_interval(12 * S);
   struct reclaim_row *row = add_row("task-4", alone(4), 1, 4 * S, 4 * S);
   struct reclaim_row *other = add_row("task-6", alone(6), 1, 5 * S, 5 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(row->time_ns, S, "what comes a read late is not told twice");
   is_u64(other->time_ns, S, "nor is what was seen");
   inflight_free(inflight);
@@ -188,23 +190,23 @@ static void test_overflow(void) {
   struct inflight *inflight = inflight_new();
   open_interval(10 * S);
   add_under_way(4, 7 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   open_interval(11 * S);
   struct reclaim_row *row =
       add_row("", RECLAIM_ROW_OVERFLOW, 3, 4 * S, 3 * S + 5);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(row->time_ns, S,
          "a stall that found the table full is taken off there");
   open_interval(12 * S);
   row = add_row("", RECLAIM_ROW_OVERFLOW, 3, 4 * S, 3 * S + 5);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(row->time_ns, 4 * S, "once");
 
   add_under_way(4, 7 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   open_interval(13 * S);
   row = add_row("", RECLAIM_ROW_OVERFLOW, 3, 4 * S, 2 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(row->time_ns, 4 * S, "but not if none there was so long");
   inflight_free(inflight);
 }
@@ -217,7 +219,7 @@ static void test_shared_words(void) {
   add_under_way(5, 7 * S);
   make_proactive(&under_way[1]);
   add_under_way(6, 8 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   ok(shares.pending[RECLAIM_MEMCG] == 2 &&
          shares.pending[RECLAIM_MEMCG_PROACTIVE] == 1 &&
          shares.oldest_ns[RECLAIM_MEMCG] == 2 * S &&
@@ -231,7 +233,7 @@ static void test_shared_words(void) {
   keys[0].kind = RECLAIM_MEMCG_PROACTIVE;
   add_under_way(4, 9 * S);
   add_under_way(6, 8 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   is_u64(row->time_ns, 9, "and a row settles what was told of its place");
   ok(shares.num == 2 && shares.rows[0].time_ns == S &&
          shares.rows[1].time_ns == S,
@@ -242,7 +244,7 @@ static void test_shared_words(void) {
   keys[0].kind = RECLAIM_MEMCG_PROACTIVE;
   add_under_way(4, 9 * S);
   add_under_way(6, 8 * S);
-  inflight_update(inflight, &drained, look, NULL, &shares);
+  inflight_update(inflight, &drained, &shares);
   ok(row->time_ns == 7 && shares.num == 1,
      "also if it ended as of the other kind than was seen");
   inflight_free(inflight);
@@ -252,7 +254,7 @@ static void test_shared_words(void) {
  * side fills them; what comes out against what is true. */
 
 #define THREADS 8
-#define LOOK_NS 50 /* from the interval's end until its table is closed */
+#define CLOSE_NS 50 /* from the interval's end until its table is closed */
 
 struct thread {
   uint64_t begin_ns, end_ns; /* of the stall under way, or the next one */
@@ -286,18 +288,28 @@ static void merge_row(uint32_t number, uint32_t flags, uint64_t ns) {
   add_row(comm, flags, 1, ns, ns);
 }
 
+/* Returns whether a look at the thread at that moment refutes its stall. */
+static bool see(uint32_t number, const struct thread *thread,
+                uint64_t looked_ns) {
+  struct bpf_source_under_way *stall = add_under_way(number, thread->begin_ns);
+  if (thread->end_ns < looked_ns)
+    refute(stall);
+  return !stall->confirmed;
+}
+
 static void test_any_order(void) {
   struct inflight *inflight = inflight_new();
   struct thread threads[THREADS] = {0};
   uint64_t ended[THREADS] = {0}, told[THREADS] = {0};
-  size_t wrong = 0, shared = 0, settled = 0;
+  size_t wrong = 0, shared = 0, settled = 0, refuted = 0;
   for (size_t i = 0; i < THREADS; i++)
     plan(&threads[i]);
   uint64_t opened = 0, before = 0;
   for (size_t read = 0; read < 20000; read++) {
     before = opened;
-    opened += LOOK_NS + 1 + random_below(300);
-    uint64_t closed = opened + LOOK_NS;
+    opened += CLOSE_NS + 1 + random_below(300);
+    uint64_t looked = opened + random_below(CLOSE_NS);
+    uint64_t closed = opened + CLOSE_NS;
     open_interval(opened);
     for (uint32_t i = 0; i < THREADS; i++) {
       bool seen = false;
@@ -309,14 +321,14 @@ static void test_any_order(void) {
         settled += is_alone;
         ended[i] += ns;
         if (threads[i].begin_ns < opened && threads[i].end_ns > opened) {
-          add_under_way(i, threads[i].begin_ns);
+          refuted += see(i, &threads[i], looked);
           seen = true;
         }
       }
       if (threads[i].begin_ns < opened && !seen)
-        add_under_way(i, threads[i].begin_ns);
+        refuted += see(i, &threads[i], looked);
     }
-    inflight_update(inflight, &drained, look, NULL, &shares);
+    inflight_update(inflight, &drained, &shares);
     shared += shares.num;
     for (size_t i = 0; i < drained.num; i++)
       told[keys[i].comm[5] - '0'] += rows[i].time_ns;
@@ -328,8 +340,11 @@ static void test_any_order(void) {
                ended[i] + (is_under_way ? opened - threads[i].begin_ns : 0);
     }
   }
-  printf("# %zu shares, %zu stalls with a row of their own\n", shared, settled);
-  ok(shared > 10000 && settled > 10000, "stalls over many intervals");
+  printf("# %zu shares, %zu stalls with a row of their own, %zu ended before "
+         "the look\n",
+         shared, settled, refuted);
+  ok(shared > 10000 && settled > 10000 && refuted > 1000,
+     "stalls over many intervals");
   is_u64(wrong, 0, "at each read each task's time is told to the ns");
   inflight_free(inflight);
 }
