@@ -18,6 +18,7 @@ struct inflight {
   struct told *next; /* room for the next interval's */
   size_t next_num;
   bool *ended; /* of stalls under way: their row came already */
+  uint64_t opened_ns;
   struct reclaim_row_key *keys;
   struct reclaim_row *rows;
 };
@@ -139,9 +140,13 @@ static void settle_vanished(const struct bpf_source_rows *drained,
     take_off(overflow, told->ns);
 }
 
+/* The rest of an interval comes with the same stalls under way as its first
+ * rows: of some the row was among these. */
 static void settle(struct inflight *inflight,
                    const struct bpf_source_rows *drained) {
-  for (size_t i = 0; i < drained->under_way_num; i++)
+  bool is_rest = drained->opened_ns == inflight->opened_ns;
+  inflight->opened_ns = drained->opened_ns;
+  for (size_t i = 0; !is_rest && i < drained->under_way_num; i++)
     inflight->ended[i] = false;
   for (size_t i = 0; i < drained->num; i++)
     if (drained->keys[i].flags & RECLAIM_ROW_ALONE)

@@ -186,6 +186,30 @@ static void test_incomplete(void) {
   inflight_free(inflight);
 }
 
+/* The rest of an interval comes with the same stalls, as they were seen then.
+ */
+static void test_rest_of_interval(void) {
+  struct inflight *inflight = inflight_new();
+  open_interval(10 * S);
+  drained.complete = false;
+  add_under_way(4, 7 * S);
+  add_under_way(5, 8 * S);
+  add_under_way(6, 9 * S);
+  add_row("task-4", alone(4), 1, 3 * S + 5, 3 * S + 5);
+  inflight_update(inflight, &drained, &shares);
+  is_u64(shares.num, 2, "a stall whose row came has no share");
+
+  open_interval(10 * S);
+  drained.under_way_num = 3;
+  struct reclaim_row *row =
+      add_row("task-5", alone(5), 1, 2 * S + 5, 2 * S + 5);
+  inflight_update(inflight, &drained, &shares);
+  is_u64(row->time_ns, 5, "a row that comes later has what was not told");
+  ok(shares.pending[RECLAIM_MEMCG] == 1 && shares.rows[0].time_ns == 0,
+     "and neither has a share then");
+  inflight_free(inflight);
+}
+
 static void test_overflow(void) {
   struct inflight *inflight = inflight_new();
   open_interval(10 * S);
@@ -355,6 +379,7 @@ int main(void) {
   test_not_there();
   test_dead();
   test_incomplete();
+  test_rest_of_interval();
   test_overflow();
   test_shared_words();
   test_any_order();
