@@ -208,6 +208,24 @@ def no_proactive_pending(pair):
         read.pending, read.oldest_s = 0, 0
 
 
+def long_read(pair):
+    """A read lasts for seconds, like the next; a proactive stall ends meanwhile."""
+    stalls, reads = pair[1].proactive, pair[1].proactive_reads
+    first = next(i for i, read in enumerate(reads) if read.end_us > 110000000)
+    del reads[first + 1:first + 4]
+    reads[first].end_us, reads[first + 1].begin_us = 113900000, 113910000
+    told_us = time_in_stretch(stalls, 0, 113920000)
+    reads[first + 1].time_us = told_us // 1000 * 1000
+    reads[first + 1].pending, reads[first + 1].oldest_s = 1, 9.92
+    return reads[first + 1], reads[first]
+
+
+def late_behind_long_read(pair):
+    """The next one finds the stall no more, and its time comes a read late."""
+    read, before = long_read(pair)
+    read.time_us, read.pending, read.oldest_s = before.time_us, 0, 0
+
+
 CREDIT, PENDING, OLDEST = "growth of memcg time", "number of memcg stalls", "age of the oldest"
 
 # What is altered, how, and words of each check that must fail then.
@@ -254,6 +272,8 @@ WRONG = [
     ("a kernel with, and not attached", in_facts("attached.memcg_proactive", False),
      ["memcg_proactive is attached"]),
     ("proactive time at the end only", late_proactive, ["growth of memcg_proactive time"]),
+    ("proactive time a read late behind a long one", late_behind_long_read,
+     ["growth of memcg_proactive time"]),
     ("no proactive stall under way", no_proactive_pending,
      ["number of memcg_proactive stalls", "age of the oldest", "reads find a proactive"]),
     ("no long stall", drop_long_stalls, ["lasts for at least"]),
@@ -279,6 +299,9 @@ def check_judgement(tap):
     tap.ok(failures(right(), checks) == [], "right figures pass")
     tap.ok(not any("NOT" in line for line in waits.describe(*right())), "all of them compared")
     tap.ok(failures(old_kernel(), checks) == [], "so do those of a kernel without memory.reclaim")
+    long = right()
+    long_read(long)
+    tap.ok(failures(long, checks) == [], "so do those of a read that lasts for seconds")
     tap.ok(failures(today(), checks) == [], "so do those of a plugin without the new kinds")
     notes = [line for line in waits.describe(*today()) if "NOT COMPARED" in line]
     tap.ok(len(notes) == 4, f"which is said ({len(notes)} notes)")

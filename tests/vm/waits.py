@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Tasks that wait for memory as guest/waits makes them: what ftrace says of
-throttled tasks, of direct compaction, of proactive reclaim and of stalls that last for many reads of
-the plugin, and whether the plugin says the same. All but `read_waits` is pure."""
+throttled tasks, of direct compaction, of proactive reclaim and of stalls that
+last for many reads of the plugin, and whether the plugin says the same. All but
+`read_waits` is pure."""
 
 import collections
 import dataclasses
@@ -331,13 +332,13 @@ def calm_reads(waits, reads):
             if read.end_us >= waits.frozen_us]
 
 
-def credit_error_us(stalls, before, read):
-    """How far a read's growth of time is from what passed since the one before,
-    as both looked somewhen while they lasted."""
-    grown = read.time_us - before.time_us
+def growth_range_ms(stalls, before, read):
+    """How much time a read may tell more than the one before, at least and at
+    most: both looked somewhen while they lasted. All are rounded down."""
+    margin_us = 2000 + len(in_stretch(stalls, before.begin_us, read.end_us)) * LOOK_US
     least = time_in_stretch(stalls, before.end_us, read.begin_us)
     most = time_in_stretch(stalls, before.begin_us, read.end_us)
-    return max(least - grown, grown - most, 0)
+    return (least - margin_us) / 1000, (most + margin_us) / 1000
 
 
 def pending_range(stalls, read):
@@ -355,25 +356,27 @@ def oldest_range_s(stalls, read):
     return least / 1e6, most / 1e6
 
 
+def _check_reads(what, found):
+    """Of each read: its end, what it told, and what it may, at least and at most."""
+    wrong = [f"{value} of {least:g} to {most:g} at {end_us / 1e6:.3f} s"
+             for end_us, value, (least, most) in found
+             if value is None or not least <= value <= most]
+    return (found != [] and not wrong,
+            f"{what} ({len(found)} reads, {len(wrong)} wrong: {'; '.join(wrong[:3]) or 'none'})")
+
+
 def _check_under_way(kind, stalls, pairs):
     """Each read says what is under way, and credits the time that passed."""
-    errors = []
-    for before, read in pairs:
-        tasks = len(in_stretch(stalls, before.begin_us, read.end_us))
-        errors.append(credit_error_us(stalls, before, read) - 2000 - tasks * LOOK_US)
-    yield (max(errors, default=1) <= 0,
-           f"each read's growth of {kind} time is what passed since the one before "
-           f"({len(pairs)} reads, {sum(error > 0 for error in errors)} wrong, by up to "
-           f"{max(errors, default=0) / 1000:.0f} ms)")
-    for what, field, allowed in ((f"number of {kind} stalls under way", "pending", pending_range),
-                                 ("age of the oldest", "oldest_s", oldest_range_s)):
-        wrong = []
-        for _, read in pairs:
-            value, (least, most) = getattr(read, field), allowed(stalls, read)
-            if value is None or not least <= value <= most:
-                wrong.append(f"{value} of {least:g} to {most:g}")
-        yield (pairs != [] and not wrong,
-               f"each read tells the {what} ({len(pairs)} reads; wrong: {'; '.join(wrong[:3])})")
+    yield _check_reads(
+        f"each read's growth of {kind} time is what passed since the one before, in ms",
+        [(read.end_us, (read.time_us - before.time_us) // 1000,
+          growth_range_ms(stalls, before, read)) for before, read in pairs])
+    yield _check_reads(
+        f"each read tells the number of {kind} stalls under way",
+        [(read.end_us, read.pending, pending_range(stalls, read)) for _, read in pairs])
+    yield _check_reads(
+        f"each read tells the age of the oldest {kind} stall",
+        [(read.end_us, read.oldest_s, oldest_range_s(stalls, read)) for _, read in pairs])
 
 
 def check_waits(facts, waits):
