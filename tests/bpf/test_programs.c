@@ -297,6 +297,40 @@ static void test_under_way(struct bench *bench) {
   write_words(bench);
 }
 
+static struct bench *looking; /* a look has no context */
+static bool ends;
+
+static bool look(const struct bpf_source_under_way *stall,
+                 struct reclaim_row_key *key) {
+  snprintf(key->comm, sizeof(key->comm), "looked-at");
+  if (ends)
+    end(looking, stall->kind, 3);
+  return !ends;
+}
+
+static void test_looks(void) {
+  struct bpf_source_options options = defaults;
+  options.look = look;
+  struct bench bench;
+  bench_init(&bench, &options);
+  looking = &bench;
+  set_comm("looked-at");
+  begin(&bench, RECLAIM_NODE);
+  ends = false;
+  drain(&bench);
+  const struct bpf_source_under_way *seen = bench.rows.under_way;
+  ok(bench.rows.under_way_num == 1 && seen->confirmed,
+     "a look confirms a stall");
+  is_str(seen->key.comm, "looked-at", "and names it");
+
+  ends = true;
+  drain(&bench);
+  ok(bench.rows.under_way_num == 1 && !bench.rows.under_way->confirmed,
+     "one that ends before it is looked at is not confirmed");
+  is_u64(alone_row(&bench, "looked-at").pages, 3, "but in the interval's rows");
+  bench_fini(&bench);
+}
+
 static void test_throttle(void) {
   struct bpf_source_options options = defaults;
   options.kinds[RECLAIM_THROTTLE] = true;
@@ -656,6 +690,7 @@ int main(void) {
   test_kernel_threads(&bench);
   bench_fini(&bench);
 
+  test_looks();
   test_throttle();
   test_proactive(true);
   test_proactive(false);
