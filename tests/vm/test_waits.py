@@ -276,7 +276,7 @@ WRONG = [
      ["growth of memcg_proactive time"]),
     ("no proactive stall under way", no_proactive_pending,
      ["number of memcg_proactive stalls", "age of the oldest", "reads find a proactive"]),
-    ("no long stall", drop_long_stalls, ["lasts for at least"]),
+    ("no long stall", drop_long_stalls, ["lasts for at least", "reads on"]),
     ("too few reads", lambda pair: pair[1].reads.__delitem__(slice(3, 9)), ["reads on"]),
     ("time credited at the end only", at_the_end, [CREDIT]),
     ("time of one interval in the next one", in_read(5, "time_us", -300000), [CREDIT]),

@@ -7,9 +7,12 @@
  *                               prints `ready` and waits for its end
  *   waiter huge MIB             takes memory in huge pages
  *   waiter touch MIB SECONDS    takes memory, and uses all of it for so long
- *   waiter freeze FOLDER MS     freezes a file system for so long */
+ *   waiter freeze FOLDER SECONDS
+ *                               freezes a file system until SIGTERM comes, at
+ *                               most for so long */
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,8 +90,12 @@ static void use(size_t size, int seconds) {
 }
 
 /* Nothing of this may have to wait for the file system that is frozen. */
-static void freeze(const char *folder, int ms) {
-  struct timespec pause = {ms / 1000, ms % 1000 * 1000000L};
+static void freeze(const char *folder, int seconds) {
+  struct timespec most = {.tv_sec = seconds};
+  sigset_t end;
+  sigemptyset(&end);
+  sigaddset(&end, SIGTERM);
+  sigprocmask(SIG_BLOCK, &end, NULL);
   int fd = open(folder, O_RDONLY | O_DIRECTORY);
   if (fd < 0)
     die(folder);
@@ -96,7 +103,7 @@ static void freeze(const char *folder, int ms) {
     die("mlockall");
   if (ioctl(fd, FIFREEZE, 0))
     die("FIFREEZE");
-  nanosleep(&pause, NULL);
+  sigtimedwait(&end, NULL, &most);
   if (ioctl(fd, FITHAW, 0))
     die("FITHAW");
 }

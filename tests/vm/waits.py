@@ -23,7 +23,7 @@ SPARE_US = 10000
 # The share of the calls' time that may lie outside of the zones they compact.
 CALL_SHARE, CALL_US = 0.01, 5000
 
-# The guest freezes a file system for 20 s. Reads are a second apart.
+# Tasks wait for a frozen file system for some 20 s. Reads are a second apart.
 MIN_LONG_US, MIN_READS, MIN_PROACTIVE_READS = 10 * 1000000, 7, 5
 
 # A read says when it ended and how long it took: when it looked at stalls under
@@ -320,8 +320,7 @@ def _check_long_stall(waits):
     stall = long_stall(waits)
     yield (stall.length_us() >= MIN_LONG_US,
            f"a stall lasts for at least {MIN_LONG_US // 1000000} s ({stall.length_us() / 1e6:.1f})")
-    reads = [read for read in waits.reads
-             if 0 < read.end_us - stall.begin_us < MIN_LONG_US]
+    reads = [read for read in waits.reads if stall.begin_us < read.end_us < stall.end_us]
     yield (len(reads) >= MIN_READS,
            f"the plugin reads on meanwhile (at least {MIN_READS} times: {len(reads)})")
 
