@@ -183,7 +183,7 @@ class Prometheus(Store):
     PING = "/-/ready"
 
     def adapt(self, text):
-        return text.replace("scrape_interval: 10s", f"scrape_interval: {self.interval}s")
+        return text.replace("scrape_interval: 5s", f"scrape_interval: {self.interval * 500}ms")
 
     def query(self, text, **options):
         """The series of an expression now, or at `time`: each with metric, value."""
