@@ -2,6 +2,7 @@
 """Metric stores from Debian's packages, run as conf/backends has them, but on
 free ports of loopback and with all data in a folder of their own."""
 
+import glob
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import urllib.request
 ROOT = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 sys.path.insert(0, f"{ROOT}/tests/collectd")
 
-from harness import wait_for  # noqa: E402  pylint: disable=wrong-import-position
+from harness import CSV_HOST, wait_for  # noqa: E402  pylint: disable=wrong-import-position
 
 BACKENDS = f"{ROOT}/conf/backends"
 ENCODING = {"encoding": "utf-8"}
@@ -49,6 +50,7 @@ class Store:
 
     NAME = ""         # its folder in conf/backends
     PROGRAMS = ()     # what it needs, and the Debian package of each
+    PLUGINS = ()      # collectd's, whose libraries Debian only suggests
     PORTS = ()        # as in conf/backends; the first is that of queries
     COMMAND = ()
     PING = ""         # a path that is answered when the store is up
@@ -57,8 +59,15 @@ class Store:
     @classmethod
     def missing(cls):
         """The Debian packages that are not there."""
-        return [package for program, package in cls.PROGRAMS
-                if not shutil.which(program) and not os.path.exists(program)]
+        missing = [package for program, package in cls.PROGRAMS
+                   if not shutil.which(program) and not os.path.exists(program)]
+        for plugin in cls.PLUGINS:
+            libraries = subprocess.run(
+                ["ldd", *glob.glob(f"/usr/lib*/collectd/{plugin}.so")],
+                check=False, capture_output=True, text=True).stdout
+            missing += [name + version for name, version in re.findall(
+                r"(\S+)\.so\.(\d+) => not found", libraries)]
+        return missing
 
     def __init__(self, interval=1):
         self.folder = tempfile.mkdtemp(prefix=f"reclaim-{self.NAME}-", dir="/var/tmp")
@@ -90,6 +99,13 @@ class Store:
         with open(f"{self.folder}/conf/collectd.conf", **ENCODING) as handle:
             return handle.read()
 
+    def proof(self):
+        """What the command prints that its collectd.conf has below `Did it arrive?`."""
+        conf = self.collectd_conf()
+        command = re.findall("^#   (.*)", conf[conf.index("# Did it arrive?"):], re.M)
+        return subprocess.run("\n".join(command), shell=True, check=False, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+
     def url(self, path, **query):
         """An address of the store."""
         return (f"http://127.0.0.1:{self.ports[self.PORTS[0]]}{path}"
@@ -102,11 +118,15 @@ class Store:
         with open(f"{self.folder}/log", "wb") as log:
             self.process = subprocess.Popen(
                 [word.format(**values) for word in self.COMMAND], stdout=log, stderr=log)
-        wait_for(lambda: self.process.poll() is not None or fetch(self.url(self.PING)) is not None,
+        wait_for(lambda: self.process.poll() is not None or self.answers(),
                  f"{self.NAME} to answer")
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.NAME} ended: {self.log()}")
         return self
+
+    def answers(self):
+        """Whether it is up."""
+        return fetch(self.url(self.PING)) is not None
 
     def __enter__(self):
         return self.start()
@@ -131,7 +151,7 @@ class Graphite(Store):
 
     NAME = "graphite"
     PROGRAMS = (("carbon-cache", "graphite-carbon"), ("django-admin", "graphite-web"),
-                ("/usr/share/graphite-web/graphite.wsgi", "graphite-web"))
+                ("curl", "curl"), ("/usr/share/graphite-web/graphite.wsgi", "graphite-web"))
     PORTS = (8080, 2003, 2004, 7002)
     COMMAND = ("{conf}/run", "{data}")
     PING = "/metrics/find?query=*"
@@ -157,7 +177,8 @@ class InfluxDB(Store):
     """InfluxDB 1.x with its listener for collectd: counters."""
 
     NAME = "influxdb"
-    PROGRAMS = (("influxd", "influxdb"),)
+    PROGRAMS = (("influxd", "influxdb"), ("curl", "curl"))
+    PLUGINS = ("network",)
     PORTS = (8086, 8088, 25826)
     COMMAND = ("influxd", "run", "-config", "{conf}/influxdb.conf")
     PING = "/ping"
@@ -176,7 +197,8 @@ class Prometheus(Store):
     """Prometheus, which scrapes collectd's write_prometheus: counters."""
 
     NAME = "prometheus"
-    PROGRAMS = (("prometheus", "prometheus"),)
+    PROGRAMS = (("prometheus", "prometheus"), ("curl", "curl"))
+    PLUGINS = ("write_prometheus",)
     PORTS = (9090, 9103)
     COMMAND = ("prometheus", "--config.file={conf}/prometheus.yml",
                "--storage.tsdb.path={data}", "--web.listen-address=127.0.0.1:{port}")
@@ -195,3 +217,83 @@ class Prometheus(Store):
 
     def _results(self, path, **query):
         return json.loads(fetch(self.url(path, **query)))["data"]["result"]
+
+
+class RRDtool(Store):
+    """RRD files, which collectd writes itself: rates per second."""
+
+    NAME = "rrdtool"
+    PROGRAMS = (("rrdtool", "rrdtool"),)
+    PLUGINS = ("rrdtool",)
+    DATA = "/var/lib/collectd/rrd"
+
+    def start(self):
+        return self
+
+    def stop(self):
+        shutil.rmtree(self.folder)
+
+    def rows(self, function, since):
+        """{series: [(end of the row in s, value)]} of AVERAGE, MIN or MAX in the finest
+        rows; series as the files are named, rows without a value left out."""
+        root = f"{self.folder}/data"
+        names = [path[len(root) + 1:-len(".rrd")] for path in glob.glob(f"{root}/*/*/*.rrd")]
+        printed = subprocess.run(
+            ["rrdtool", "-"], check=True, capture_output=True, text=True, cwd=root,
+            input="".join(f"fetch {name}.rrd {function} -s {since}\n" for name in names)).stdout
+        tables = printed.split("\nOK ")[:-1]
+        return {name: [(int(when), float(value)) for when, value in
+                       re.findall(r"^(\d+): ([-\d.e+]+)$", table, re.M)]
+                for name, table in zip(names, tables, strict=True)}
+
+
+class Server(Store):
+    """A second collectd: gets values encrypted, and stores them as CSV."""
+
+    NAME = "csv"
+    PROGRAMS = (("collectd", "collectd-core"),)
+    PLUGINS = ("network",)
+    PORTS = (25827,)
+    COMMAND = ("collectd", "-f", "-C", "{conf}/server.conf")
+    DATA = "/var/lib/collectd/csv"
+
+    def start(self):
+        port, conf = self.ports[self.PORTS[0]], f"{self.folder}/conf"
+        with open(f"{conf}/passwords", "w", **ENCODING) as handle:
+            handle.write("reclaim: secret\n")
+        with open(f"{conf}/server.conf", "w", **ENCODING) as handle:
+            handle.write(f"""
+Hostname "server"
+BaseDir "{self.folder}"
+PIDFile "{self.folder}/pid"
+TypesDB "/usr/share/collectd/types.db"
+LoadPlugin logfile
+<Plugin logfile>
+  File STDOUT
+</Plugin>
+Include "{conf}/collectd.conf"
+LoadPlugin network
+<Plugin network>
+  <Listen "127.0.0.1" "{port}">
+    SecurityLevel Encrypt
+    AuthFile "{conf}/passwords"
+  </Listen>
+</Plugin>
+""")
+        return super().start()
+
+    def answers(self):
+        return "Initialization complete" in self.log()
+
+    def client_conf(self):
+        """For the collectd that sends."""
+        return f"""
+LoadPlugin network
+<Plugin network>
+  <Server "127.0.0.1" "{self.ports[self.PORTS[0]]}">
+    SecurityLevel Encrypt
+    Username "reclaim"
+    Password "secret"
+  </Server>
+</Plugin>
+"""
