@@ -13,32 +13,61 @@ need_root() {
 # Debian, Ubuntu
 apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
   libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
-apt_test="python3 clang-format jq graphite-carbon graphite-web influxdb prometheus
-  rrdtool librrd8 libmicrohttpd12 libprotobuf-c1"
+apt_test="python3 clang-format jq curl"
+# Metric stores, as far as this release has them (tests of others skip); and what
+# collectd's plugins for them are linked to, which collectd only suggests.
+apt_stores="graphite-carbon graphite-web influxdb prometheus rrdtool"
+apt_plugins="librrd8 libmicrohttpd12 libprotobuf-c1 libgcrypt20"
 # Fedora and its kin; collectd's headers are in no package of theirs
 dnf_build="autoconf automake libtool make gcc pkgconf-pkg-config clang bpftool
   libbpf-devel elfutils-libelf-devel zlib-devel collectd util-linux
   dnf-plugins-core cpio tar bzip2 xz flex bison findutils"
 dnf_test="python3 clang-tools-extra jq"
 
+# Since Debian 13 and Ubuntu 24.04 some libraries have t64 behind their names; apt
+# knows which are meant.
 apt_missing() {
   for package; do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null |
+    dpkg-query -W -f '${Status}\n' "$package" "${package}t64" 2>/dev/null |
       grep -q 'ok installed' || echo "$package"
   done
 }
 
+apt_has() {
+  apt-cache show --no-all-versions "$1" 2>/dev/null | grep -q '^Filename'
+}
+
+is_store() { [[ " $apt_stores " = *" $1 "* ]]; }
+
 # Ubuntu before 26.04 has bpftool in the packages of its kernels.
 apt_names() {
   for package; do
-    if [ "$package" = bpftool ] &&
-      ! apt-cache show --no-all-versions bpftool 2>/dev/null | grep -q '^Filename'; then
+    if [ "$package" = bpftool ] && ! apt_has bpftool; then
       echo linux-tools-common linux-tools-generic
+    elif is_store "$package" && ! apt_has "$package"; then
+      echo "no package here: $package" >&2
     else
       echo "$package"
     fi
   done
 }
+
+# Starts no service; and those of stores not at the next boot: tests want the programs
+# alone.
+apt_quietly() (
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" || exit
+  fi
+  apt-get -q -y --no-install-recommends install "$@" || exit
+  for package; do
+    if is_store "$package" && command -v systemctl >/dev/null; then
+      dpkg -L "$package" | sed -n 's|.*/systemd/system/\([^@/]*\.service\)$|\1|p' |
+        xargs -r systemctl -q disable
+    fi
+  done
+)
 
 apt_install() {
   [ -n "$(apt_missing "$@")" ] || return 0
@@ -47,7 +76,7 @@ apt_install() {
   set -- $(apt_missing $(apt_names "$@"))
   [ $# -gt 0 ] || return 0
   echo "installing: $*"
-  apt-get -q -y --no-install-recommends install "$@"
+  apt_quietly "$@"
 }
 
 dnf_missing() {
@@ -66,7 +95,7 @@ install_packages() {
   local packages
   if command -v apt-get >/dev/null; then
     packages=$apt_build
-    [ "$1" = test ] && packages="$packages $apt_test"
+    [ "$1" = test ] && packages="$packages $apt_test $apt_stores $apt_plugins"
     apt_install $packages
   elif command -v dnf >/dev/null; then
     packages=$dnf_build
