@@ -45,6 +45,7 @@ automake() {
   failed=$((failed + $(sum FAIL) + $(sum ERROR)))
   skipped=$((skipped + $(sum SKIP)))
   echo "$(sum PASS) passed, $(sum SKIP) skipped"
+  find "$1/tests" -name '*.log' -exec grep -h '^# |' {} +
   if [ "$(sum FAIL)" != 0 ] || [ "$(sum ERROR)" != 0 ]; then
     cat "$1/test-suite.log"
   fi
