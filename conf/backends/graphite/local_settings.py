@@ -10,6 +10,8 @@ WHISPER_DIR = STORAGE_DIR + "/whisper"
 LOG_DIR = STORAGE_DIR + "/log"
 INDEX_FILE = STORAGE_DIR + "/index"
 GRAPHITE_ROOT = "/usr/share/graphite-web"
+# the scripts of its pages are looked for in `content` of this folder: see run
+WEBAPP_DIR = STORAGE_DIR
 STATIC_ROOT = "/usr/share/graphite-web/static"
 # what carbon-cache has not written yet
 CARBONLINK_HOSTS = ["127.0.0.1:7002"]
