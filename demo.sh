@@ -3,19 +3,23 @@
 # Shows the plugin at work: installs what is needed, builds, runs collectd while
 # programs stall in a small memory cgroup, and prints who stalled.
 #
-#   ./demo.sh [--seconds N]
+#   ./demo.sh [--seconds N] [--with graphite|influxdb|prometheus]
+#
+# --with: installs and runs that store too, on loopback, and draws a dashboard.
 set -u
 cd "$(dirname "$0")" || exit
 . conf/packaging/dependencies.sh
 
 usage() {
-  echo "usage: $0 [--seconds N]    (N: seconds of data, 4 to 3600, default 30)"
+  echo "usage: $0 [--seconds N] [--with graphite|influxdb|prometheus]"
+  echo "       (N: seconds of data, 4 to 3600, default 30)"
 }
 
-seconds=30
+seconds=30 with=''
 while [ $# -gt 0 ]; do
   case $1 in
   --seconds) seconds=${2:-} && shift ;;
+  --with) with=${2:-none} && shift ;;
   --help) usage && exit ;;
   *) usage >&2 && exit 2 ;;
   esac
@@ -23,8 +27,9 @@ while [ $# -gt 0 ]; do
 done
 [[ $seconds =~ ^[0-9]{1,4}$ ]] && ((seconds >= 4 && seconds <= 3600)) ||
   { usage >&2 && exit 2; }
+[[ $with =~ ^(|graphite|influxdb|prometheus)$ ]] || { usage >&2 && exit 2; }
 
-dir='' collectd='' cgroup='' loads=()
+dir='' collectd='' store='' cgroup='' loads=()
 
 cleanup() {
   trap - EXIT INT TERM
@@ -38,6 +43,8 @@ cleanup() {
     done
   fi
   [ -z "$collectd" ] || wait "$collectd" 2>/dev/null
+  # not before collectd, which would complain
+  [ -z "$store" ] || { kill "$store" && wait "$store"; } 2>/dev/null
   [ -n "$dir" ] || return
   rm -f "$dir/load-file"
   echo "The CSV files and collectd's log are in $dir"
@@ -68,8 +75,37 @@ start_load() {
   disown # or bash would tell how it ended
 }
 
+start_store() {
+  : >"$dir/store.conf"
+  [ -n "$with" ] || return
+  python3 -B tests/backends/serve.py "$with" 2 demo "$dir" >"$dir/store.log" 2>&1 &
+  store=$!
+  for _ in {1..600}; do
+    [ -e "$dir/store" ] && return
+    kill -0 "$store" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$dir/store.log" >&2
+  die "$with did not start; see above"
+}
+
+# What the store has, as a picture, and where to look on.
+show_store() {
+  local address page
+  { read -r address && read -r page; } <"$dir/store"
+  python3 -B conf/dashboards/generate --interval 2 "$dir" &&
+    /usr/bin/python3 -B conf/dashboards/preview --url "$address" --host demo \
+      --last "$((seconds + 6))s" "$dir/$with-host.json" "$dir/host.png" ||
+    die "cannot draw what $with has; see above"
+  printf '\nThe dashboard of this host is %s\nUntil the demo ends, look at %s\n' \
+    "$dir/host.png" "$page"
+  [ ! -t 0 ] || read -rp "Enter ends it. "
+}
+
 start_collectd() {
-  sed -e "s|@DIR@|$dir|; s|@PLUGINDIR@|$PWD/build/.libs|" \
+  local more=
+  [ -z "$with" ] || more='ReportFruitless true\n  Histogram total'
+  sed -e "s|@DIR@|$dir|; s|@PLUGINDIR@|$PWD/build/.libs|; s|@MORE@|$more|" \
     conf/demo.conf >"$dir/collectd.conf"
   PATH=$PATH:/usr/sbin collectd -f -C "$dir/collectd.conf" \
     >>"$dir/collectd.log" 2>&1 &
@@ -142,12 +178,13 @@ need_root
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 echo "[1/4] packages"
-install_packages build || die "cannot install the packages; see above"
+install_packages "${with:-build}" || die "cannot install the packages; see above"
 echo "[2/4] build"
 build build || die "the build failed; see above"
 echo "[3/4] collectd with the plugin"
 dir=$(mktemp -d /var/tmp/reclaim-demo.XXXXXX) || die "cannot write to /var/tmp"
 make_cgroup
+start_store
 start_collectd
 echo "[4/4] dd, cat and md5sum read a file of 512 MiB in a memory cgroup of 64 MiB"
 echo "      (a new name begins with 0; what it did till then is in its next rate)"
@@ -166,4 +203,5 @@ if ! cut -d, -f2 "$(newest reclaim/total_events-memcg_total)" | grep -q '[1-9]';
   cat "$dir/collectd.log" >&2
   die "no stall was seen in $seconds s: either the cgroup's limit did not hold, or the plugin is not attached; see above"
 fi
+[ -z "$with" ] || show_store
 echo

@@ -110,6 +110,16 @@ demo_shows_stalls() {
     [ -e "${out##* }/csv/demo/reclaim-dd" ] && rm -r "${out##* }"
 }
 
+# demo_draws STORE: and the store is gone afterwards
+demo_draws() {
+  local out address
+  out=$(./demo.sh --seconds 8 --with "$1" </dev/null) || { echo "$out" && return 1; }
+  echo "$out"
+  read -r address <"${out##* }/store" && [ -n "$address" ] &&
+    ! curl -s -o /dev/null "$address" && [ -s "${out##* }/host.png" ] &&
+    rm -r "${out##* }"
+}
+
 need_root
 section packages
 install_packages test || die "cannot install the packages; see above"
@@ -146,6 +156,8 @@ one "configure says when collectd's source is none" \
   configure_names "must be the source of collectd" --with-collectd-src=/nonexistent
 one "demo.sh shows stalls, cleans up, and leaves its CSV files" \
   demo_shows_stalls
+one "demo.sh --with graphite draws a dashboard, and ends the store" \
+  demo_draws graphite
 one "make distcheck" make -C build-werror distcheck
 
 section "kernels in QEMU"

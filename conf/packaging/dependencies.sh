@@ -18,6 +18,11 @@ apt_test="python3 clang-format jq curl"
 # collectd's plugins for them are linked to, which collectd only suggests.
 apt_stores="graphite-carbon graphite-web influxdb prometheus rrdtool"
 apt_plugins="librrd8 libmicrohttpd12 libprotobuf-c1 libgcrypt20"
+# demo.sh --with a store: that, and what draws a picture of it
+apt_draw="python3 python3-matplotlib"
+apt_graphite="graphite-carbon graphite-web"
+apt_influxdb="influxdb libgcrypt20"
+apt_prometheus="prometheus libmicrohttpd12 libprotobuf-c1"
 # Fedora and its kin; collectd's headers are in no package of theirs
 dnf_build="autoconf automake libtool make gcc pkgconf-pkg-config clang bpftool
   libbpf-devel elfutils-libelf-devel zlib-devel collectd util-linux
@@ -90,16 +95,24 @@ dnf_install() {
   dnf -q -y install "$@"
 }
 
-# install_packages build|test
+# install_packages build|test|graphite|influxdb|prometheus: what builds, and that
 install_packages() {
-  local packages
+  local packages store=apt_$1
   if command -v apt-get >/dev/null; then
     packages=$apt_build
-    [ "$1" = test ] && packages="$packages $apt_test $apt_stores $apt_plugins"
+    case $1 in
+    build) ;;
+    test) packages="$packages $apt_test $apt_stores $apt_plugins" ;;
+    *) packages="$packages $apt_draw ${!store}" ;;
+    esac
     apt_install $packages
   elif command -v dnf >/dev/null; then
     packages=$dnf_build
-    [ "$1" = test ] && packages="$packages $dnf_test"
+    case $1 in
+    build) ;;
+    test) packages="$packages $dnf_test" ;;
+    *) die "$1 is run from Debian's and Ubuntu's packages only" ;;
+    esac
     dnf_install $packages
   else
     die "neither apt-get nor dnf here: install the packages that README, Requirements names"
