@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One kernel in QEMU."""
 
+import concurrent.futures
 import dataclasses
 import os
 import shutil
@@ -30,6 +31,7 @@ class Variant:
     cpus: int = 2
     append: str = ""      # words for the kernel's command line
     beside: bool = False  # whether others trace and call bpf() during the load
+    network: bool = False  # whether it reaches this machine's loopback, as 10.0.2.2
 
     def special(self):
         """What is not as usual, for people."""
@@ -51,7 +53,7 @@ def _qemu(accelerator, *more):
     that one."""
     cpu = "host" if accelerator == "kvm" else "max"
     return ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64",
-            "-accel", accelerator, "-cpu", cpu, "-no-reboot", "-nic", "none",
+            "-accel", accelerator, "-cpu", cpu, "-no-reboot",
             "-display", "none", "-monitor", "none", *more]
 
 
@@ -60,7 +62,7 @@ def find_accelerator(vmlinuz):
     hang. A kernel without a root panics, and so ends QEMU."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
-    trial = _qemu("kvm", "-m", "256", "-serial", "null", "-kernel", vmlinuz,
+    trial = _qemu("kvm", "-nic", "none", "-m", "256", "-serial", "null", "-kernel", vmlinuz,
                   "-append", "panic=-1")
     try:
         works = subprocess.run(trial, check=False, timeout=20,
@@ -78,6 +80,20 @@ def remove_leftovers(cache):
         if (name.startswith(FOLDER_PREFIX)
                 and time.time() - os.path.getmtime(path) > 24 * 3600):
             shutil.rmtree(path)
+
+
+def prepare(cache, kernels):
+    """Gets kernels and root image, all at once."""
+    host.need_commands()
+    with host.locked(cache), concurrent.futures.ThreadPoolExecutor() as pool:
+        remove_leftovers(cache)
+        making = [pool.submit(image.root_image, cache)]
+        for kernel in kernels:
+            making.append(pool.submit(
+                host.cached, os.path.join(cache, "kernels", kernel),
+                lambda path, kernel=kernel: debian.fetch_kernel(kernel, path)))
+        for made in making:
+            made.result()
 
 
 class Guest:
@@ -100,9 +116,11 @@ class Guest:
     def _path(self, name):
         return os.path.join(self.folder.name, name)
 
-    def _command(self, work, serial):
-        image.make_initrd(self.kernel, self.release, self._path("initrd"))
-        image.make_job_disk(self.options.build, self._path("job"))
+    def _command(self, work, serial, files=()):
+        network = self.variant.network
+        image.make_initrd(self.kernel, self.release, self._path("initrd"),
+                          image.MODULES + ["virtio_net"] * network)
+        image.make_job_disk(self.options.build, self._path("job"), files)
         image.make_swap_disk(self._path("swap"))
         disks = {"root": f"{image.root_image(self.cache)},readonly=on",
                  "job": self._path("job"), "swap": self._path("swap")}
@@ -111,6 +129,7 @@ class Guest:
             words += " reclaim_beside"
         command = _qemu(
             self.options.accelerator, *serial,
+            "-nic", "user,model=virtio-net-pci" if network else "none",
             "-m", str(MEMORY_MIB), "-smp", str(self.variant.cpus),
             "-kernel", os.path.join(self.kernel, "vmlinuz"),
             "-initrd", self._path("initrd"),
@@ -121,12 +140,13 @@ class Guest:
                         "-device", f"virtio-blk-pci,drive={name},serial={name}"]
         return command
 
-    def start(self, work):
-        """Boots the guest with a work, a file of guest/, and returns."""
+    def start(self, work, files=()):
+        """Boots the guest with a work, a file of guest/, and returns. It has
+        further files in /job."""
         serial = ["-serial", f"file:{self._path('console')}"]
         with open(self._path("qemu"), "wb") as errors:
             self.process = subprocess.Popen(
-                self._command(work, serial), stdin=subprocess.DEVNULL,
+                self._command(work, serial, files), stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=errors)
         self.deadline = time.monotonic() + TIMEOUT_S
 

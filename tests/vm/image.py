@@ -54,11 +54,11 @@ def root_image(cache):
     return path
 
 
-def _modules(kernel, release):
-    """Files of the modules a guest loads, in the order of loading. Those that
+def _module_files(kernel, release, modules):
+    """Files of modules and of what they need, in the order of loading. Those that
     are built in have none."""
     files = []
-    for module in MODULES:
+    for module in modules:
         for line in run("modprobe", "-d", kernel, "-S", release,
                         "--show-depends", module).splitlines():
             action, file = line.split()[:2]
@@ -78,16 +78,17 @@ def _unpack_module(file, folder):
     return name
 
 
-def make_initrd(kernel, release, path):
+def make_initrd(kernel, release, path, modules):
     """Makes the initrd of a kernel: busybox, modules, guest/init."""
     with tempfile.TemporaryDirectory() as tree:
         for name in ("bin", "modules", "proc", "sys", "dev", "root", "rw"):
             os.mkdir(os.path.join(tree, name))
         shutil.copy(shutil.which("busybox"), os.path.join(tree, "bin"))
         os.chmod(shutil.copy(os.path.join(GUEST_FILES, "init"), tree), 0o755)
-        modules = os.path.join(tree, "modules")
-        names = [_unpack_module(file, modules) for file in _modules(kernel, release)]
-        with open(os.path.join(modules, "order"), "w", encoding="ascii") as order:
+        folder = os.path.join(tree, "modules")
+        names = [_unpack_module(file, folder)
+                 for file in _module_files(kernel, release, modules)]
+        with open(os.path.join(folder, "order"), "w", encoding="ascii") as order:
             order.writelines(name + "\n" for name in names)
         run("sh", "-c", 'find . | cpio -o -H newc -R 0:0 >"$1"', "sh", path,
             cwd=tree)
@@ -127,11 +128,13 @@ def waiter_of(build):
     return os.path.join(build, "tests/vm/waiter")
 
 
-def make_job_disk(build, path):
-    """Makes the disk that a guest gets its work from and leaves its results
-    on, in `out`."""
+def make_job_disk(build, path, files=()):
+    """Makes the disk that a guest gets its work and further files from, and
+    leaves its results on, in `out`."""
     with tempfile.TemporaryDirectory() as tree:
         shutil.copytree(GUEST_FILES, tree, dirs_exist_ok=True)
+        for file in files:
+            shutil.copy(file, tree)
         os.mkdir(os.path.join(tree, "out"))
         tests = os.path.join(tree, "bpf-tests")
         os.mkdir(tests)
