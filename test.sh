@@ -163,6 +163,8 @@ one "make distcheck" make -C build-werror distcheck
 section "kernels in QEMU"
 tap tests/vm/run --build build-werror
 tap tests/vm/run --build build-werror --work waits
+tap env RECLAIM_BUILD="$PWD/build-werror" \
+  tests/backends/fleet/test_fleet.py --guests 5.10 6.1 6.12
 
 if [ $long = yes ]; then
   section "repeated"
