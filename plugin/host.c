@@ -92,9 +92,10 @@ int host_read(const char *proc, struct host_account *account) {
   return 0;
 }
 
-double host_coverage(uint64_t counted, uint64_t allocstall_begin,
-                     uint64_t allocstall) {
+double host_coverage(uint64_t ended, uint64_t under_way,
+                     uint64_t allocstall_begin, uint64_t allocstall) {
   if (allocstall <= allocstall_begin)
     return 1;
-  return (double)counted / (double)(allocstall - allocstall_begin);
+  return ((double)ended + (double)under_way) /
+         (double)(allocstall - allocstall_begin);
 }

@@ -39,16 +39,17 @@ void host_parse_pressure(const char *text, struct host_account *account);
  * nothing; thread-safe. */
 int host_read(const char *proc, struct host_account *account);
 
-/* How much of what the kernel counted the plugin counted too: direct stalls
- * since it started, against the growth of allocstall from `allocstall_begin`
- * to `allocstall`. 1 is all. It is less while stalls are under way, or where
- * reclaim tried again within one (allocstall grows at each try: mm/vmscan.c,
- * do_try_to_free_pages), or if some are missed; more if stalls that had begun
- * before the start ended after it. 1 where the kernel counted none, and where
- * its counter went back, as it does for a moment while a CPU goes offline
- * (sum_vm_events in mm/vmstat.c leaves that CPU out before its counts are
- * taken over). Always finite. Pure, thread-safe. */
-double host_coverage(uint64_t counted, uint64_t allocstall_begin,
-                     uint64_t allocstall);
+/* How much of what the kernel counted the plugin saw too: direct stalls that
+ * ended since it started and those under way, which the kernel counts as they
+ * begin, against the growth of allocstall from `allocstall_begin` to
+ * `allocstall`. 1 is all. It is less where reclaim tried again within one
+ * (allocstall grows at each try: mm/vmscan.c, do_try_to_free_pages), or if some
+ * are missed; more if stalls that had begun before the start ended after it. 1
+ * where the kernel counted none, and where its counter went back, as it does
+ * for a moment while a CPU goes offline (sum_vm_events in mm/vmstat.c leaves
+ * that CPU out before its counts are taken over). Always finite. Pure,
+ * thread-safe. */
+double host_coverage(uint64_t ended, uint64_t under_way,
+                     uint64_t allocstall_begin, uint64_t allocstall);
 
 #endif

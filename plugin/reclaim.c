@@ -224,11 +224,12 @@ static void read_host(cdtime_t now) {
   dispatch_host(&account, now);
   if (!reclaim.config.kinds[RECLAIM_DIRECT])
     return;
-  uint64_t counted =
+  uint64_t ended =
       reclaim.ledger ? ledger_stalls(reclaim.ledger, RECLAIM_DIRECT) : 0;
-  dispatch_coverage(
-      host_coverage(counted, reclaim.host_begin.allocstall, account.allocstall),
-      now);
+  dispatch_coverage(host_coverage(ended, reclaim.shares.pending[RECLAIM_DIRECT],
+                                  reclaim.host_begin.allocstall,
+                                  account.allocstall),
+                    now);
 }
 
 static int reclaim_read(void) {

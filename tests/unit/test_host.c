@@ -193,25 +193,29 @@ static void test_real(void) {
 
 static const struct {
   const char *behaviour;
-  uint64_t counted, begin, end;
+  uint64_t ended, under_way, begin, end;
   double coverage;
 } coverage_cases[] = {
-    {"nothing happened", 0, 5, 5, 1},
-    {"nothing happened since boot", 0, 0, 0, 1},
-    {"all", 10, 5, 15, 1},
-    {"half", 5, 5, 15, 0.5},
-    {"none", 0, 5, 15, 0},
-    {"more than the kernel shows", 15, 5, 15, 1.5},
-    {"stalls where the kernel counted none", 3, 5, 5, 1},
-    {"the kernel's counter went back", 3, 5, 4, 1},
-    {"numbers as large as can be", UINT64_MAX, 0, UINT64_MAX, 1},
+    {"nothing happened", 0, 0, 5, 5, 1},
+    {"nothing happened since boot", 0, 0, 0, 0, 1},
+    {"all", 10, 0, 5, 15, 1},
+    {"half", 5, 0, 5, 15, 0.5},
+    {"none", 0, 0, 5, 15, 0},
+    {"one ended, another is under way", 1, 1, 5, 7, 1},
+    {"all are under way", 0, 3, 5, 8, 1},
+    {"more than the kernel shows", 15, 0, 5, 15, 1.5},
+    {"stalls where the kernel counted none", 3, 1, 5, 5, 1},
+    {"the kernel's counter went back", 3, 0, 5, 4, 1},
+    {"numbers as large as can be", UINT64_MAX, 0, 0, UINT64_MAX, 1},
+    {"and their sum", UINT64_MAX, UINT64_MAX, 0, UINT64_MAX, 2},
 };
 
 static void test_coverage(void) {
   for (size_t i = 0; i < sizeof(coverage_cases) / sizeof(*coverage_cases);
        i++) {
-    double got = host_coverage(coverage_cases[i].counted,
-                               coverage_cases[i].begin, coverage_cases[i].end);
+    double got =
+        host_coverage(coverage_cases[i].ended, coverage_cases[i].under_way,
+                      coverage_cases[i].begin, coverage_cases[i].end);
     if (!ok(got == coverage_cases[i].coverage, "coverage: %s",
             coverage_cases[i].behaviour))
       printf("# got %g\n", got);
