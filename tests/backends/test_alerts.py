@@ -32,21 +32,18 @@ with open(f"{ALERTS}/threshold.conf", **ENCODING) as shipped:
 class AlertingPrometheus(Prometheus):
     """With the shipped alerts, ten seconds of which are one."""
 
-    RULES = "../../alerts/prometheus-rules.yml"
-    TIMES = (("interval: 1(m|0s)", "interval: 1s"), ("for: 1m", "for: 2s"),
-             ("for: 30s", "for: 3s"), (r"\[(1m|50s)\]", "[5s]"))
+    RULES = "prometheus-rules.yml"
+    TIMES = (("interval: (10s|1m|5m)", "interval: 1s"), ("firing_for: 5m", "firing_for: 3s"),
+             ("for: 1m", "for: 2s"), ("for: 30s", "for: 3s"), (r"\[(1m|50s)\]", "[5s]"))
 
     def __init__(self, interval=1):
         super().__init__(interval)
-        with open(f"{ALERTS}/prometheus-rules.yml", **ENCODING) as handle:
+        with open(f"{ALERTS}/{self.RULES}", **ENCODING) as handle:
             rules = handle.read()
         for shipped, short in self.TIMES:
             rules = re.sub(shipped, short, rules)
-        with open(f"{self.folder}/rules.yml", "w", **ENCODING) as handle:
+        with open(f"{self.folder}/conf/{self.RULES}", "w", **ENCODING) as handle:
             handle.write(rules)
-
-    def adapt(self, text):
-        return super().adapt(text).replace(self.RULES, f"{self.folder}/rules.yml")
 
     def firing(self, alert="", **labels):
         """Alerts of this name, or all, that fire and have these labels."""
