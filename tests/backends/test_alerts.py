@@ -22,6 +22,8 @@ ALERTS = f"{ROOT}/conf/alerts"
 BPF_MAP_UPDATE_ELEM = 2
 BPF_RAW_TRACEPOINT_OPEN = 17
 PORT = free_port()
+# Reads that fail are tried again ever later, but not so late
+RETRY = "MaxReadInterval 2\n"
 NOTIFICATION = re.compile(
     rf"Notification: severity = (\w+), host = {CSV_HOST}, plugin = reclaim, "
     r"(?:plugin_instance = (\S+), )?type = (\w+), type_instance = (\w+), message = (.*)")
@@ -60,21 +62,39 @@ def told(collectd):
             for severity, name, kind, instance, message in NOTIFICATION.findall(collectd.log())}
 
 
+def last_told(collectd, series):
+    """The severity that was told last of a series; None before."""
+    return told(collectd).get(series, (None,))[0]
+
+
 def network(line):
     """collectd's network plugin, with this option."""
     return f"\nLoadPlugin network\n<Plugin network>\n{line}\n</Plugin>\n"
 
 
-class Host:
+@contextlib.contextmanager
+def running(collectd):
+    """A collectd from its start to its end; its folder goes too."""
+    try:
+        yield collectd.start()
+    finally:
+        if collectd.process and not collectd.has_ended():
+            collectd.stop()
+        collectd.clean()
+
+
+class Host(contextlib.ExitStack):
     """collectd with the threshold plugin's alerts, and what can be made to go wrong:
     while the file `switch` exists, or always by another fault, calls of bpf() fail."""
 
     def __init__(self, prometheus, options="", fault=None):
+        super().__init__()
         self.prometheus = prometheus
         self.folder = tempfile.mkdtemp(prefix="reclaim-alerts-")
         self.switch = f"{self.folder}/reads-fail"
         self.set_allocstall(0)
-        more = prometheus.collectd_conf() + THRESHOLD + network(f'Server "127.0.0.1" "{PORT}"')
+        more = prometheus.collectd_conf() + THRESHOLD + RETRY + \
+            network(f'Server "127.0.0.1" "{PORT}"')
         fault = fault or f"{BPF_MAP_UPDATE_ELEM} {errno.EPERM} {self.switch}"
         self.collectd = Collectd(f"ReportMaximum true\n{options}", more=more, prefix=(
             "unshare", "--mount", "sh", "-c",
@@ -82,14 +102,11 @@ class Host:
             "env", f"LD_PRELOAD={BUILD}/tests/collectd/.libs/faults.so", f"RECLAIM_FAULT={fault}"))
 
     def __enter__(self):
-        self.collectd.start()
+        with contextlib.ExitStack() as started:
+            started.callback(shutil.rmtree, self.folder)
+            started.enter_context(running(self.collectd))
+            self.push(started.pop_all())
         return self
-
-    def __exit__(self, *_):
-        if not self.collectd.has_ended():
-            self.collectd.stop()
-        self.collectd.clean()
-        shutil.rmtree(self.folder)
 
     def set_allocstall(self, stalls):
         """What collectd takes for the kernel's count of direct stalls."""
@@ -136,7 +153,7 @@ def check_calm(tap, host, when):
 def check_both(tap, host, series, severities, alert, **labels):
     """An alert by the threshold plugin on a series, and one by Prometheus, of which
     the annotations are returned."""
-    tap.ok(comes(lambda: told(host.collectd).get(series, [""])[0] in severities),
+    tap.ok(comes(lambda: last_told(host.collectd, series) in severities),
            f"threshold: {series} is a {' or '.join(severities)}", told(host.collectd))
     firing = comes(lambda: host.prometheus.firing(alert, **labels))
     tap.ok(firing, f"Prometheus: {' '.join([alert, *labels.values()])} fires",
@@ -153,7 +170,7 @@ def test_not_attached(tap, prometheus):
         tap.ok(set(host.bad()) == {"gauge-attached_direct"}
                and not prometheus.firing("ReclaimNotAttached", kind="memcg"),
                "and nothing else is told: the other kind is attached", host.bad())
-        host.set_allocstall(20)
+        host.set_allocstall(100)
         comes(lambda: "gauge-coverage" in host.bad())
         low = [value for _, value in host.collectd.values("reclaim/gauge-coverage") if value < 0.95]
         tap.ok(len(low) >= 3, "threshold: Hits 1 waits for the third value", low)
@@ -177,16 +194,20 @@ def test_calm(tap, host):
 def test_cgroup_stalls(tap, host):
     """Real ones, of eight threads that share a small cgroup."""
     staller = Staller([b"greedy"] * 8, 32, seconds=10)
-    said = check_both(tap, host, "total_time_in_ms-memcg_total", ["WARNING", "FAILURE"],
-                      "ReclaimCgroupStalls", kind="memcg")
-    tap.ok(said["programs"].startswith("greedy "), "and names the program", said)
-    staller.wait()
+    try:
+        said = check_both(tap, host, "total_time_in_ms-memcg_total", ["WARNING", "FAILURE"],
+                          "ReclaimCgroupStalls", kind="memcg")
+        tap.ok(said["programs"].startswith("greedy "), "and names the program", said)
+    finally:
+        staller.wait()
     check_calm(tap, host, "when the program is gone")
 
 
 def test_long_stalls(tap, host):
     """Two that last: the BPF programs run as the kernel does, the kernel does not stall."""
+    seen = int(host.collectd.values("reclaim/total_events-direct_total")[-1][1])
     with host.stalled("direct", "stuck-direct"), host.stalled("memcg", "stuck-memcg"):
+        host.set_allocstall(seen + 1)
         for kind in "direct", "memcg":
             said = check_both(tap, host, f"duration-{kind}_total_oldest", ["FAILURE"],
                               "ReclaimStuck", kind=kind)
@@ -195,6 +216,8 @@ def test_long_stalls(tap, host):
                        "ReclaimLongStall", kind=kind)
         check_both(tap, host, "total_time_in_ms-direct_total", ["FAILURE"],
                    "ReclaimHostStalls", kind="direct", severity="critical")
+        coverage = host.collectd.values("reclaim/gauge-coverage")
+        tap.ok(coverage[-1][1] >= 1, "a direct stall under way is one that is seen", coverage)
         tap.equal([series for series in told(host.collectd) if "/" in series], [],
                   "threshold: limits are for totals, no name has any")
     check_calm(tap, host, "when these stalls end")
@@ -212,17 +235,16 @@ def test_failing_reads(tap, host):
 def test_stopped(tap, host):
     """What a server with the same limits and Prometheus say of a collectd that ends."""
     listen = network(f'Listen "127.0.0.1" "{PORT}"')
-    server = Collectd(more=f'Hostname "server"\n{listen}{THRESHOLD}').start()
-    tap.ok(comes(lambda: told(server).get("count-rows", [""])[0] == "OKAY"),
-           "threshold on a server: count-rows is OKAY", server.log())
-    host.collectd.stop()
-    tap.ok(comes(lambda: told(server)["count-rows"][0] == "FAILURE"),
-           "threshold on a server: count-rows is a FAILURE when collectd is stopped", server.log())
-    for alert in "ReclaimCollectdDown", "ReclaimAbsent":
-        tap.ok(comes(lambda alert=alert: host.prometheus.firing(alert)),
-               f"Prometheus: so does {alert}", host.prometheus.firing())
-    server.stop()
-    server.clean()
+    with running(Collectd(more=f'Hostname "server"\n{listen}{THRESHOLD}')) as server:
+        tap.ok(comes(lambda: last_told(server, "count-rows") == "OKAY"),
+               "threshold on a server: count-rows is OKAY", server.log())
+        host.collectd.stop()
+        tap.ok(comes(lambda: last_told(server, "count-rows") == "FAILURE"),
+               "threshold on a server: count-rows is a FAILURE when collectd is stopped",
+               server.log())
+        for alert in "ReclaimCollectdDown", "ReclaimAbsent":
+            tap.ok(comes(lambda alert=alert: host.prometheus.firing(alert)),
+                   f"Prometheus: so does {alert}", host.prometheus.firing())
 
 
 def main():
