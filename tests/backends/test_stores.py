@@ -10,6 +10,7 @@ import collections
 import contextlib
 import glob
 import os
+import re
 
 from stores import CSV_HOST, Graphite, InfluxDB, Prometheus, RRDtool, Server
 
@@ -30,6 +31,12 @@ HOSTILE = {b"../x\n%s\xff/1": "x__s", b"a.b": "a_b", b"a_b": "a_b", b"a:b": "a_b
            b";tag=1": "tag_1", b'{comm="x"}': "comm__x", b"_gone": "gone",
            b"_other": "other", b"memcg_total": "memcg_total", b"*": "unknown",
            b"total_events": "total_events", b"fifteen-bytes-x": "fifteen-bytes-x"}
+# What the command below `Did it arrive?` prints when it did: a name and a number.
+PROOFS = {Server: rf"/{CSV_HOST}/reclaim/count-rows-.* <==\n[\d.]+,[\d.]+$",
+          RRDtool: rf"/{CSV_HOST}/reclaim/count-rows.rrd\n value\n\n\d+: \d+$",
+          Graphite: rf'"collectd\.{CSV_HOST}\.reclaim\.count\.rows".*\[\d+\.\d+, \d+\]',
+          InfluxDB: rf'"host":"{CSV_HOST}".*"values":\[\["[^"]+",\d+\]\]',
+          Prometheus: rf'"instance":"{CSV_HOST}".*"value":\[[\d.]+,"\d+"\]'}
 STALLS, PAGES, TIME = "total_events", "vmpage_action", "total_time_in_ms"
 GAUGES = ("count", "duration", "gauge", "latency", "pending_operations")
 SECONDS = dict(zip(  # the label `le` of each bound
@@ -253,8 +260,8 @@ def observe(stores, tap):
         collectd.wait_reads(2)
         for store in stores:
             shown = store.proof()
-            tap.ok("steady" in shown, f"{store.NAME}: its collectd.conf has a command that "
-                   "shows a program", shown)
+            tap.ok(re.search(PROOFS[type(store)], shown, re.M), f"{store.NAME}: its "
+                   "collectd.conf has a command that shows what arrived", shown)
     finally:
         collectd.stop()
         stalls = trace.stalls()
