@@ -118,15 +118,26 @@ class Store:
         with open(f"{self.folder}/log", "wb") as log:
             self.process = subprocess.Popen(
                 [word.format(**values) for word in self.COMMAND], stdout=log, stderr=log)
-        wait_for(lambda: self.process.poll() is not None or self.answers(),
-                 f"{self.NAME} to answer")
-        if self.process.poll() is not None:
-            raise RuntimeError(f"{self.NAME} ended: {self.log()}")
+        try:
+            wait_for(lambda: self.process.poll() is not None or self.answers(),
+                     f"{self.NAME} to answer")
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.NAME} ended: {self.log()}")
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def answers(self):
         """Whether it is up."""
         return fetch(self.url(self.PING)) is not None
+
+    def ask(self, path, **query):
+        """What a store answers that is up."""
+        answer = fetch(self.url(path, **query))
+        if answer is None:
+            raise ConnectionError(f"{self.NAME} does not answer")
+        return answer
 
     def __enter__(self):
         return self.start()
@@ -142,7 +153,11 @@ class Store:
     def stop(self):
         """Ends it, and removes its data."""
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         shutil.rmtree(self.folder)
 
 
@@ -161,16 +176,16 @@ class Graphite(Store):
 
     def query(self, *targets, since="-1h", until="now"):
         """{target: [(time in s, value)]}, points without a value left out."""
-        answer = json.loads(fetch(self.url("/render", **{
+        answer = json.loads(self.ask("/render", **{
             "target": targets, "format": "json", "noCache": 1,
-            "from": since, "until": until})))
+            "from": since, "until": until}))
         return {series["target"]: [(when, value) for value, when in series["datapoints"]
                                    if value is not None] for series in answer}
 
     def render(self, path, *targets, **options):
         """Writes a picture (PNG)."""
         with open(path, "wb") as handle:
-            handle.write(fetch(self.url("/render", target=targets, format="png", **options)))
+            handle.write(self.ask("/render", target=targets, format="png", **options))
 
 
 class InfluxDB(Store):
@@ -186,7 +201,7 @@ class InfluxDB(Store):
 
     def query(self, text, database="collectd", epoch="ns"):
         """The series of a SELECT: each with name, tags, columns, values."""
-        result = json.loads(fetch(self.url("/query", db=database, q=text, epoch=epoch)))
+        result = json.loads(self.ask("/query", db=database, q=text, epoch=epoch))
         result = result["results"][0]
         if "error" in result:
             raise RuntimeError(f"{text}: {result['error']}")
@@ -216,7 +231,7 @@ class Prometheus(Store):
         return self._results("/api/v1/query_range", query=text, start=start, end=end, step=step)
 
     def _results(self, path, **query):
-        return json.loads(fetch(self.url(path, **query)))["data"]["result"]
+        return json.loads(self.ask(path, **query))["data"]["result"]
 
 
 class RRDtool(Store):

@@ -11,6 +11,7 @@ import contextlib
 import glob
 import os
 import re
+import socket
 
 from stores import CSV_HOST, Graphite, InfluxDB, Prometheus, RRDtool, Server
 
@@ -272,6 +273,20 @@ def observe(stores, tap):
     return csv, stalls, names
 
 
+def check_taken_port(tap):
+    """carbon's port is taken: Graphite must not run on without it."""
+    store, said = Graphite(), ""
+    with socket.create_server(("127.0.0.1", store.ports[2003])):
+        try:
+            with store:  # graphite-web may answer before carbon ends
+                wait_for(lambda: store.process.poll() is not None, "Graphite to end")
+                said = store.log()
+        except (RuntimeError, TimeoutError) as error:
+            said = str(error)
+    tap.ok("Address already in use" in said, "graphite: says why it cannot start", said)
+    tap.ok(not os.path.exists(store.folder) and not store.answers(), "and leaves nothing behind")
+
+
 def need_stores(tap):
     """The stores that are there."""
     missing = {store: store.missing() for store in
@@ -290,6 +305,8 @@ def main():
     need_live_machine()
     tap = Tap()
     there = need_stores(tap)
+    if Graphite in there:
+        check_taken_port(tap)
     with contextlib.ExitStack() as stack:
         # carbon: steps of a second, so that no two reads fall into one
         stores = [stack.enter_context(store(1 if store is Graphite else INTERVAL))
@@ -303,7 +320,7 @@ def main():
         for store in stores:
             try:
                 sums, longest = read_store(store, csv)
-            except (TimeoutError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 tap.ok(False, f"{store.NAME}: what came last is there", error)
                 continue
             check_store(tap, store.NAME, sums, longest, csv)
