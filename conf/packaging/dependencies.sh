@@ -14,8 +14,8 @@ need_root() {
 apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
   libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
 apt_test="python3 clang-format jq curl libcollectdclient-dev libgcrypt20-dev"
-# Metric stores, as far as this release has them (tests of others skip); and what
-# collectd's plugins for them are linked to, which collectd only suggests.
+# Metric stores, and what collectd's plugins for them are linked to, which collectd
+# only suggests: as far as this release has them (tests of others skip).
 apt_stores="graphite-carbon graphite-web influxdb prometheus rrdtool"
 apt_plugins="librrd8 libmicrohttpd12 libprotobuf-c1 libgcrypt20"
 # demo.sh --with a store: that, and what draws a picture of it
@@ -42,14 +42,15 @@ apt_has() {
   apt-cache show --no-all-versions "$1" 2>/dev/null | grep -q '^Filename'
 }
 
-is_store() { [[ " $apt_stores " = *" $1 "* ]]; }
+is_one_of() { [[ " $2 " = *" $1 "* ]]; }
 
 # Ubuntu before 26.04 has bpftool in the packages of its kernels.
 apt_names() {
   for package; do
     if [ "$package" = bpftool ] && ! apt_has bpftool; then
       echo linux-tools-common linux-tools-generic
-    elif is_store "$package" && ! apt_has "$package"; then
+    elif is_one_of "$package" "$apt_stores $apt_plugins" &&
+      ! apt_has "$package" && ! apt_has "${package}t64"; then
       echo "no package here: $package" >&2
     else
       echo "$package"
@@ -67,7 +68,7 @@ apt_quietly() (
   fi
   apt-get -q -y --no-install-recommends install "$@" || exit
   for package; do
-    if is_store "$package" && command -v systemctl >/dev/null; then
+    if is_one_of "$package" "$apt_stores" && command -v systemctl >/dev/null; then
       dpkg -L "$package" | sed -n 's|.*/systemd/system/\([^@/]*\.service\)$|\1|p' |
         xargs -r systemctl -q disable
     fi
