@@ -9,6 +9,7 @@ are, `reclaim-NAME/TYPE-INSTANCE`."""
 import collections
 import contextlib
 import glob
+import math
 import os
 import re
 import socket
@@ -92,11 +93,11 @@ def csv_points(folder):
     return points
 
 
-def graphite_points(store):
+def graphite_points(store, since="-1h"):
     """collectd.HOST.reclaim[.NAME].TYPE.INSTANCE"""
     points = {}
     for path, values in store.query(f"collectd.{CSV_HOST}.reclaim.*.*",
-                                    f"collectd.{CSV_HOST}.reclaim.*.*.*").items():
+                                    f"collectd.{CSV_HOST}.reclaim.*.*.*", since=since).items():
         *name, kind, instance = path.split(".")[3:]
         points["-".join(["reclaim", *name]) + f"/{kind}-{instance}"] = values
     return points
@@ -258,6 +259,26 @@ def check_truth(tap, name, kept, truth):
                  f"| {total - seen:+6.1f} | {allowed[None][column]:6.1f} |")
 
 
+def check_rows_of_a_minute(tap, store):
+    """What Graphite has left after a day is as much as what it has before."""
+    def wrong():
+        seconds, minutes = graphite_points(store), graphite_points(store, since="-2d")
+        found = {}
+        for series, points in seconds.items():
+            kind = series.split("/")[1].split("-")[0]
+            merge, length = (max, 1) if kind == "latency" else (sum, 60)
+            fine, coarse = (merge(value for _, value in rows)
+                            for rows in (points, minutes[series]))
+            if kind in ("latency", STALLS, PAGES, TIME) and \
+                    not math.isclose(fine, length * coarse, rel_tol=1e-9):
+                found[series] = fine, length * coarse
+        return found
+    with contextlib.suppress(TimeoutError):
+        wait_for(lambda: not wrong(), "carbon to write")
+    tap.equal(wrong(), {}, f"{store.NAME}: rows of a minute have the same stalls in all, "
+              "and the longest")
+
+
 def check_histograms(tap, store, csv):
     """The highest quantile is the least bound that all stalls of a name are within."""
     answer = store.query("histogram_quantile(1, last_over_time("
@@ -366,6 +387,8 @@ def main():
                 continue
             check_store(tap, store, kept, csv, until)
             check_truth(tap, store.NAME, kept, truth)
+            if isinstance(store, Graphite):
+                check_rows_of_a_minute(tap, store)
             if isinstance(store, Prometheus):
                 check_histograms(tap, store, csv)
     tap.done()
