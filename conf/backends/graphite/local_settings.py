@@ -1,7 +1,9 @@
-"""graphite-web for one machine: no accounts, sqlite, all data in one folder."""
+"""graphite-web for one machine: no accounts, sqlite, all data in one folder;
+with `run`, which uses Django's server for developers, for loopback only."""
 import os
 
-SECRET_KEY = "graphite-web is on loopback only"
+# another one at each start: nobody logs in
+SECRET_KEY = os.urandom(32).hex()
 TIME_ZONE = "UTC"
 LOG_ROTATION = False
 STORAGE_DIR = os.environ["GRAPHITE_STORAGE_DIR"]
