@@ -12,7 +12,7 @@ cd "$(dirname "$0")" || exit
 
 usage() {
   echo "usage: $0 [--seconds N] [--with graphite|influxdb|prometheus]"
-  echo "       (N: seconds of data, 4 to 3600, default 30)"
+  echo "       (N: seconds of data, 4 to 3600, with a store 12 to 3600; default 30)"
 }
 
 seconds=30 with=''
@@ -25,7 +25,9 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[[ $seconds =~ ^[0-9]{1,4}$ ]] && ((seconds >= 4 && seconds <= 3600)) ||
+# a picture needs more points: those of some stores are of two reads
+least=${with:+12}
+[[ $seconds =~ ^[0-9]{1,4}$ ]] && ((seconds >= ${least:-4} && seconds <= 3600)) ||
   { usage >&2 && exit 2; }
 [[ $with =~ ^(|graphite|influxdb|prometheus)$ ]] || { usage >&2 && exit 2; }
 
@@ -46,8 +48,13 @@ cleanup() {
   # not before collectd, which would complain
   [ -z "$store" ] || { kill "$store" && wait "$store"; } 2>/dev/null
   [ -n "$dir" ] || return
-  rm -f "$dir/load-file"
-  echo "The CSV files and collectd's log are in $dir"
+  rm -r "$dir/run"
+  rmdir "$dir" 2>/dev/null && return
+  if [ -e "$dir/host.png" ]; then
+    echo "The picture, the CSV files and collectd's log are in $dir"
+  else
+    echo "The CSV files and collectd's log are in $dir"
+  fi
 }
 
 make_cgroup() {
@@ -69,45 +76,49 @@ make_cgroup() {
 start_load() {
   (
     echo "$BASHPID" >"$cgroup/cgroup.procs"
-    while :; do "$@" <"$dir/load-file" >/dev/null 2>&1; done
+    while :; do "$@" <"$dir/run/load-file" >/dev/null 2>&1; done
   ) &
   loads+=($!)
   disown # or bash would tell how it ended
 }
 
 start_store() {
-  : >"$dir/store.conf"
+  : >"$dir/run/store.conf"
   [ -n "$with" ] || return
-  python3 -B tests/backends/serve.py "$with" 2 demo "$dir" >"$dir/store.log" 2>&1 &
+  python3 -B tests/backends/serve.py "$with" 2 demo "$dir/run" \
+    >"$dir/run/store.log" 2>&1 &
   store=$!
   for _ in {1..600}; do
-    [ -e "$dir/store" ] && return
+    [ -e "$dir/run/store" ] && return
     kill -0 "$store" 2>/dev/null || break
     sleep 0.1
   done
-  cat "$dir/store.log" >&2
+  cat "$dir/run/store.log" >&2
   die "$with did not start; see above"
 }
 
-# What the store has, as a picture, and where to look on.
+# What the store has, as a picture; and where to look on, for whoever is there.
 show_store() {
   local address page
-  { read -r address && read -r page; } <"$dir/store"
-  python3 -B conf/dashboards/generate --interval 2 "$dir" &&
+  { read -r address && read -r page; } <"$dir/run/store"
+  mkdir "$dir/run/dashboards"
+  python3 -B conf/dashboards/generate --interval 2 "$dir/run/dashboards" &&
     /usr/bin/python3 -B conf/dashboards/preview --url "$address" --host demo \
-      --last "$((seconds + 6))s" "$dir/$with-host.json" "$dir/host.png" ||
+      --last "$((seconds + 6))s" "$dir/run/dashboards/$with-host.json" "$dir/host.png" ||
     die "cannot draw what $with has; see above"
-  printf '\nThe dashboard of this host is %s\nUntil the demo ends, look at %s\n' \
-    "$dir/host.png" "$page"
-  [ ! -t 0 ] || read -rp "Enter ends it. "
+  printf '\nThe dashboard of this host is %s\n' "$dir/host.png"
+  [ -t 0 ] || return
+  echo "Until the demo ends, look at $page"
+  [ "$with" != influxdb ] || echo "(InfluxDB has no pages: this is JSON, the latest rates)"
+  read -rp "Enter ends it. "
 }
 
 start_collectd() {
   local more=
   [ -z "$with" ] || more='ReportFruitless true\n  Histogram total'
   sed -e "s|@DIR@|$dir|; s|@PLUGINDIR@|$PWD/build/.libs|; s|@MORE@|$more|" \
-    conf/demo.conf >"$dir/collectd.conf"
-  PATH=$PATH:/usr/sbin collectd -f -C "$dir/collectd.conf" \
+    conf/demo.conf >"$dir/run/collectd.conf"
+  PATH=$PATH:/usr/sbin collectd -f -C "$dir/run/collectd.conf" \
     >>"$dir/collectd.log" 2>&1 &
   collectd=$!
   for _ in {1..100}; do
@@ -183,12 +194,13 @@ echo "[2/4] build"
 build build || die "the build failed; see above"
 echo "[3/4] collectd with the plugin"
 dir=$(mktemp -d /var/tmp/reclaim-demo.XXXXXX) || die "cannot write to /var/tmp"
+mkdir "$dir/run" # what is of no use afterwards
 make_cgroup
 start_store
 start_collectd
 echo "[4/4] dd, cat and md5sum read a file of 512 MiB in a memory cgroup of 64 MiB"
 echo "      (a new name begins with 0; what it did till then is in its next rate)"
-truncate -s 512M "$dir/load-file"
+truncate -s 512M "$dir/run/load-file"
 start_load dd bs=1M
 start_load cat
 start_load md5sum

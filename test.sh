@@ -110,14 +110,21 @@ demo_shows_stalls() {
     [ -e "${out##* }/csv/demo/reclaim-dd" ] && rm -r "${out##* }"
 }
 
-# demo_draws STORE: and the store is gone afterwards
+# demo_draws STORE: and no process of it is there afterwards
 demo_draws() {
-  local out address
-  out=$(./demo.sh --seconds 8 --with "$1" </dev/null) || { echo "$out" && return 1; }
+  local out
+  out=$(DEMO_TEST=$$ ./demo.sh --seconds 12 --with "$1" </dev/null) ||
+    { echo "$out" && return 1; }
   echo "$out"
-  read -r address <"${out##* }/store" && [ -n "$address" ] &&
-    ! curl -s -o /dev/null "$address" && [ -s "${out##* }/host.png" ] &&
+  ! grep -q 'http://' <<<"$out" &&
+    [ -z "$(grep -lsz "^DEMO_TEST=$$\$" /proc/[0-9]*/environ)" ] &&
+    [ "$(cd "${out##* }" && echo *)" = "collectd.log csv host.png" ] &&
     rm -r "${out##* }"
+}
+
+demo_refuses() {
+  ./demo.sh "$@"
+  [ $? = 2 ]
 }
 
 need_root
@@ -158,6 +165,8 @@ one "demo.sh shows stalls, cleans up, and leaves its CSV files" \
   demo_shows_stalls
 one "demo.sh --with graphite draws a dashboard, and ends the store" \
   demo_draws graphite
+one "demo.sh refuses to draw what lasts less than 12 s" \
+  demo_refuses --seconds 11 --with graphite
 one "make distcheck" make -C build-werror distcheck
 
 section "kernels in QEMU"
