@@ -34,7 +34,8 @@ least=${with:+12}
 dir='' collectd='' store='' cgroup='' loads=()
 
 cleanup() {
-  trap - EXIT INT TERM
+  trap - EXIT
+  trap '' INT TERM # no second one ends this half-way
   for pid in "${loads[@]}" $collectd; do kill "$pid" 2>/dev/null; done
   if [ -n "$cgroup" ]; then
     # what the loads had started is in the cgroup still

@@ -127,6 +127,26 @@ demo_refuses() {
   [ $? = 2 ]
 }
 
+# demo_ended_early STORE: as process 1, what it leaves is seen
+demo_ended_early() {
+  local demo
+  mount -t tmpfs none /var/tmp || return
+  ./demo.sh --with "$1" &
+  demo=$!
+  until compgen -G "/var/tmp/reclaim-$1-*/data"; do
+    kill -0 "$demo" && sleep 0.01 || return
+  done
+  kill "$demo"
+  wait "$demo"
+  [ $? = 130 ] && set -- /proc/[0-9]* $(ls -A /var/tmp) && echo "left: $*" &&
+    [ "$*" = /proc/1 ]
+}
+
+demo_leaves_nothing() {
+  unshare -m -p -f --mount-proc \
+    bash -c "$(declare -f demo_ended_early); demo_ended_early $1"
+}
+
 need_root
 section packages
 install_packages test || die "cannot install the packages; see above"
@@ -167,6 +187,8 @@ one "demo.sh --with graphite draws a dashboard, and ends the store" \
   demo_draws graphite
 one "demo.sh refuses to draw what lasts less than 12 s" \
   demo_refuses --seconds 11 --with graphite
+one "demo.sh ended while a store starts leaves no process and no file" \
+  demo_leaves_nothing graphite
 one "make distcheck" make -C build-werror distcheck
 
 section "kernels in QEMU"
