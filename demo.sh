@@ -31,7 +31,7 @@ least=${with:+12}
   { usage >&2 && exit 2; }
 [[ $with =~ ^(|graphite|influxdb|prometheus)$ ]] || { usage >&2 && exit 2; }
 
-dir='' collectd='' store='' cgroup='' loads=()
+dir='' collectd='' store='' cgroup='' loads=() read=''
 
 cleanup() {
   trap - EXIT
@@ -83,19 +83,26 @@ start_load() {
   disown # or bash would tell how it ended
 }
 
+# wait_for PID LOG MESSAGE CONDITION...: a minute at most, and while the process lives
+wait_for() {
+  local pid=$1 log=$2 message=$3
+  shift 3
+  for _ in {1..600}; do
+    "$@" && return
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$log" >&2
+  die "$message; see above"
+}
+
 start_store() {
   : >"$dir/run/store.conf"
   [ -n "$with" ] || return
   python3 -B tests/backends/serve.py "$with" 2 demo "$dir/run" \
     >"$dir/run/store.log" 2>&1 &
   store=$!
-  for _ in {1..600}; do
-    [ -e "$dir/run/store" ] && return
-    kill -0 "$store" 2>/dev/null || break
-    sleep 0.1
-  done
-  cat "$dir/run/store.log" >&2
-  die "$with did not start; see above"
+  wait_for "$store" "$dir/run/store.log" "$with did not start" test -e "$dir/run/store"
 }
 
 # What the store has, as a picture; and where to look on, for whoever is there.
@@ -122,13 +129,7 @@ start_collectd() {
   PATH=$PATH:/usr/sbin collectd -f -C "$dir/run/collectd.conf" \
     >>"$dir/collectd.log" 2>&1 &
   collectd=$!
-  for _ in {1..100}; do
-    [ -n "$(last_read)" ] && return
-    kill -0 "$collectd" 2>/dev/null || break
-    sleep 0.1
-  done
-  cat "$dir/collectd.log" >&2
-  die "collectd did not start; see above"
+  wait_for "$collectd" "$dir/collectd.log" "collectd did not start" has_read_since ''
 }
 
 # newest SERIES: its file of the latest day
@@ -142,16 +143,10 @@ last_read() {
     echo "${line%%,*}"
 }
 
-wait_for_read() {
-  local before=$read
-  for _ in {1..600}; do
-    read=$(last_read)
-    [ "$read" != "$before" ] && return
-    kill -0 "$collectd" 2>/dev/null || break
-    sleep 0.1
-  done
-  cat "$dir/collectd.log" >&2
-  die "collectd reads no more; see above"
+# has_read_since TIME: and sets read
+has_read_since() {
+  read=$(last_read)
+  [ "$read" != "$1" ]
 }
 
 # value SERIES: what it was at the read, 0 where it had no rate yet
@@ -206,9 +201,8 @@ start_load dd bs=1M
 start_load cat
 start_load md5sum
 
-read=$(last_read)
 for ((elapsed = 2; elapsed <= seconds; elapsed += 2)); do
-  wait_for_read
+  wait_for "$collectd" "$dir/collectd.log" "collectd reads no more" has_read_since "$read"
   print_table "$elapsed"
 done
 
