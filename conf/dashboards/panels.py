@@ -39,23 +39,23 @@ class Asker:
     STEPS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
 
     def __init__(self, dashboard, url, start, end, points=250, **values):
-        self.dashboard, self.store, self.url = dashboard, store_of(dashboard), url
+        self.store, self.url = store_of(dashboard), url
         self.start, self.end, self.points = start, end, points
-        self.values = {}
-        for variable in dashboard["templating"]["list"]:
-            value = values.get(variable["name"], variable["current"].get("value", ""))
-            if value in (None, ["$__all"]):
-                value = variable["allValue"]
-            self.values[variable["name"]] = value
+        self.variables = {one["name"]: one for one in dashboard["templating"]["list"]}
+        self.values = {name: values.get(name, variable["current"].get("value", ""))
+                       for name, variable in self.variables.items()}
 
     def step(self, panel):
-        """The width of a point in s, as Grafana chooses it."""
-        least = int(panel["interval"].removesuffix("s"))
+        """The width of a point in s, as Grafana chooses it: a query's interval is
+        stronger than the panel's."""
+        least = min(seconds(target.get("interval") or panel["interval"])
+                    for target in panel["targets"])
         wanted = (self.end - self.start) / self.points
         return max(least, next((step for step in self.STEPS if step >= wanted), self.STEPS[-1]))
 
     def macros(self, step, scrape):
-        """What Grafana itself defines; `scrape` is the interval of Prometheus."""
+        """What Grafana itself defines; `scrape` is the data source's interval, of
+        Prometheus."""
         start, end = int(self.start * 1000), int(self.end * 1000)
         return {
             "timeFilter": f"time >= {start}ms and time <= {end}ms",
@@ -65,14 +65,21 @@ class Asker:
 
     def value(self, name, form, macros):
         """The text that a variable or macro stands for."""
-        value = macros[name] if name in macros else self.values[name]
-        if isinstance(value, str):
-            return value
-        if len(value) == 1:
-            return value[0]
+        if name in macros:
+            return macros[name]
+        value, variable = self.values[name], self.variables[name]
+        if value in (None, ["$__all"]):
+            return variable["allValue"]
+        texts = value if isinstance(value, list) else [value]
+        if form == "regex":
+            texts = [re.sub(r"[\\^$*+?.()|[\]{}/]", r"\\\g<0>", text) for text in texts]
+        elif self.store == "prometheus" and variable["multi"]:
+            texts = [re.sub(r"[\\^$*+?.()|[\]{}]", r"\\\\\g<0>", text) for text in texts]
+        if len(texts) == 1:
+            return texts[0]
         if self.store == "graphite" and not form:
-            return "{" + ",".join(value) + "}"
-        return "(" + "|".join(re.escape(one) for one in value) + ")"
+            return "{" + ",".join(texts) + "}"
+        return "(" + "|".join(texts) + ")"
 
     def expand(self, text, step=1, scrape=1):
         """A query with all variables and macros filled in; KeyError: one unknown."""
@@ -83,8 +90,10 @@ class Asker:
     def lines(self, panel):
         """A panel's lines, {name: [(time, value)]}; those without a value are none."""
         step, found = self.step(panel), {}
+        # it fetches twice in collectd's interval, of which a panel's is two
+        scrape = seconds(panel["interval"]) / 4
         for target in panel["targets"]:
-            for name, points in getattr(self, self.store)(target, step):
+            for name, points in getattr(self, self.store)(target, step, scrape):
                 points = [(when, value) for when, value in points if value is not None]
                 if points:
                     found[name] = points
@@ -92,9 +101,8 @@ class Asker:
             found = uncumulated(found)
         return rows(panel, found) if panel["type"] == "table" else found
 
-    def prometheus(self, target, step):
+    def prometheus(self, target, step, scrape):
         """Lines of one target."""
-        scrape = int(target["interval"].removesuffix("ms")) / 1000
         answer = fetch(self.url, "/api/v1/query_range",
                        query=self.expand(target["expr"], step, scrape),
                        start=self.start, end=self.end, step=step)
@@ -103,7 +111,7 @@ class Asker:
                           series["metric"].get(match[1], ""), target["legendFormat"])
             yield name, [(when, float(value)) for when, value in series["values"]]
 
-    def influxdb(self, target, step):
+    def influxdb(self, target, step, _scrape):
         """Lines of one target."""
         answer = fetch(self.url, "/query", db="collectd", epoch="ms",
                        q=self.expand(target["query"], step))["results"][0]
@@ -116,7 +124,7 @@ class Asker:
                               series["tags"][match[1]], alias)
                 yield name, [(row[0] / 1000, row[number]) for row in series["values"]]
 
-    def graphite(self, target, step):
+    def graphite(self, target, step, _scrape):
         """Lines of one target."""
         answer = fetch(self.url, "/render", target=self.expand(target["target"], step),
                        format="json", maxDataPoints=self.points, noCache=1,
@@ -126,8 +134,7 @@ class Asker:
 
     def choices(self, name):
         """The values that a variable offers."""
-        variable = next(one for one in self.dashboard["templating"]["list"]
-                        if one["name"] == name)
+        variable = self.variables[name]
         query = variable["query"]
         text = self.expand(query if isinstance(query, str) else query["query"])
         answers = getattr(self, f"{self.store}_choices")(text)
@@ -174,10 +181,15 @@ def mean(points):
     return total(points) / len(points)
 
 
+def seconds(text):
+    """Seconds of an interval such as 20s, 500ms."""
+    return int(text[:-2]) / 1000 if text.endswith("ms") else int(text.removesuffix("s"))
+
+
 def rows(panel, lines):
-    """A table's rows, {names of the columns: line}: what the panel's
-    transformations make of lines, that with the largest mean first."""
-    pattern = next(one["options"]["regExp"] for one in panel["transformations"]
-                   if one["id"] == "extractFields").strip("/").replace("(?<", "(?P<")
-    made = {tuple(re.fullmatch(pattern, name).groups()): points for name, points in lines.items()}
-    return dict(sorted(made.items(), key=lambda item: -mean(item[1])))
+    """A table's rows, {names (host and program, or one of them): line}: what the
+    panel's transformations make of lines, that with the largest mean first."""
+    most = next((one["options"]["limitField"] for one in panel["transformations"]
+                 if one["id"] == "limit"), None)
+    ranked = sorted(lines.items(), key=lambda item: -mean(item[1]))
+    return {tuple(name.split(" ")): points for name, points in ranked[:most]}

@@ -4,6 +4,7 @@
 
 import glob
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -24,6 +25,10 @@ UNITS = ("s", "none", "percentunit", "suffix:ms/s", "suffix:stalls/s", "suffix:p
 # what Grafana defines in queries, in aliases of InfluxDB's lines, and in links
 MACROS = {"timeFilter", "__interval", "__interval_ms", "__rate_interval", "__range",
           "tag_host", "tag_instance", "tag_type_instance", "col"}
+# transformations and options that Grafana 10.0 has, of those that tables could use
+TRANSFORMATIONS = {"reduce": {"mode", "reducers", "includeTimeField", "labelsToFields"},
+                   "organize": {"excludeByName", "indexByName", "renameByName"},
+                   "sortBy": {"fields", "sort"}, "limit": {"limitField"}}
 LINK_MACROS = {"__url_time_range", "__series.name", "__value.raw"}
 
 
@@ -102,6 +107,25 @@ def without_unit(dashboard):
             panel["fieldConfig"]["defaults"]["unit"] not in UNITS]
 
 
+def too_new(dashboard):
+    """Transformations that Grafana 10.0 lacks, or an option of which it lacks."""
+    return [one for panel in dashboard["panels"] for one in panel.get("transformations", [])
+            if set(one["options"]) - TRANSFORMATIONS.get(one["id"], set())]
+
+
+def too_fine(dashboard):
+    """Panels with points shorter than two of collectd's intervals."""
+    asker = panels.Asker(dashboard, "", 0, 60)
+    return [panel["title"] for panel in dashboard["panels"] if asker.step(panel) < 20]
+
+
+def idle(dashboard):
+    """Variables that no query or link uses, nor another variable."""
+    text = json.dumps([dashboard["panels"], dashboard["templating"]["list"]])
+    return [variable["name"] for variable in dashboard["templating"]["list"]
+            if variable["name"] not in variables_in(text)]
+
+
 def look(dashboard):
     """What the dashboards of all stores have in common."""
     return [(panel["title"], panel["type"], panel["gridPos"], panel["description"],
@@ -139,6 +163,9 @@ def main():
             f"{name}: each panel asks, each query has a name of its own")
         tap.equal(misplaced(dashboard), [], f"{name}: panels are beside each other")
         tap.equal(foreign(dashboard), [], f"{name}: the data source is a variable")
+        tap.equal(too_new(dashboard), [], f"{name}: transformations are those of Grafana 10.0")
+        tap.equal(too_fine(dashboard), [], f"{name}: no point lacks a host")
+        tap.equal(idle(dashboard), [], f"{name}: variables are used")
         tap.equal(undefined(dashboard), [], f"{name}: variables are defined")
         tap.equal(dead(dashboard, every), [], f"{name}: links lead to dashboards that exist")
         tap.equal(without_unit(dashboard), [], f"{name}: units are Grafana's")
