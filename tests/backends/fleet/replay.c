@@ -83,6 +83,13 @@ static void wait_until(double monotonic) {
     ;
 }
 
+static void copy_name(char to[LCC_NAME_LEN], const char *from) {
+  size_t size = strlen(from) + 1;
+  if (size > LCC_NAME_LEN)
+    fail("too long for a packet", from);
+  memcpy(to, from, size);
+}
+
 /* `plugin-instance/type-instance`: the instance begins after the first `-`. */
 static void parse_series(const char *name, lcc_identifier_t *identifier) {
   char series[LINE_SIZE];
@@ -100,8 +107,8 @@ static void parse_series(const char *name, lcc_identifier_t *identifier) {
     char *instance = strchr(parts[i], '-');
     if (instance != NULL)
       *instance++ = '\0';
-    snprintf(fields[i][0], LCC_NAME_LEN, "%s", parts[i]);
-    snprintf(fields[i][1], LCC_NAME_LEN, "%s", instance ? instance : "");
+    copy_name(fields[i][0], parts[i]);
+    copy_name(fields[i][1], instance ? instance : "");
   }
 }
 
