@@ -15,7 +15,7 @@ import sys
 import urllib.parse
 import urllib.request
 
-from stores import ENCODING, ROOT, Graphite, InfluxDB, Prometheus, fetch, wait_for
+from stores import ENCODING, ROOT, Graphite, InfluxDB, Prometheus, wait_for
 
 ENDING = signal.SIGTERM, signal.SIGINT
 STORES = {store.NAME: store for store in (Graphite, InfluxDB, Prometheus)}
@@ -65,7 +65,7 @@ def serve(store, host, folder):
         load_graphite_web(store, host, 5)
     if store.NAME == "prometheus":
         # some seconds later it has a target, and fetches
-        wait_for(lambda: json.loads(fetch(store.url("/api/v1/targets")))["data"][
+        wait_for(lambda: json.loads(store.ask("/api/v1/targets"))["data"][
             "activeTargets"], "Prometheus to begin")
     with open(f"{folder}/store.new", "w", **ENCODING) as file:
         file.write(f"{store.url('')}\n{page(store, host)}\n")

@@ -174,18 +174,12 @@ class Graphite(Store):
     def adapt(self, text):
         return text.replace("retentions = 10s:", f"retentions = {self.interval}s:")
 
-    def query(self, *targets, since="-1h", until="now"):
+    def query(self, *targets, since="-1h"):
         """{target: [(time in s, value)]}, points without a value left out."""
         answer = json.loads(self.ask("/render", **{
-            "target": targets, "format": "json", "noCache": 1,
-            "from": since, "until": until}))
+            "target": targets, "format": "json", "noCache": 1, "from": since}))
         return {series["target"]: [(when, value) for value, when in series["datapoints"]
                                    if value is not None] for series in answer}
-
-    def render(self, path, *targets, **options):
-        """Writes a picture (PNG)."""
-        with open(path, "wb") as handle:
-            handle.write(self.ask("/render", target=targets, format="png", **options))
 
 
 class InfluxDB(Store):
@@ -199,9 +193,9 @@ class InfluxDB(Store):
     PING = "/ping"
     DATA = "/var/lib/influxdb"
 
-    def query(self, text, database="collectd", epoch="ns"):
+    def query(self, text, epoch="ns"):
         """The series of a SELECT: each with name, tags, columns, values."""
-        result = json.loads(self.ask("/query", db=database, q=text, epoch=epoch))
+        result = json.loads(self.ask("/query", db="collectd", q=text, epoch=epoch))
         result = result["results"][0]
         if "error" in result:
             raise RuntimeError(f"{text}: {result['error']}")
@@ -222,16 +216,9 @@ class Prometheus(Store):
     def adapt(self, text):
         return text.replace("scrape_interval: 5s", f"scrape_interval: {self.interval * 500}ms")
 
-    def query(self, text, **options):
-        """The series of an expression now, or at `time`: each with metric, value."""
-        return self._results("/api/v1/query", query=text, **options)
-
-    def query_range(self, text, start, end, step):
-        """The series of an expression over time: each with metric, values."""
-        return self._results("/api/v1/query_range", query=text, start=start, end=end, step=step)
-
-    def _results(self, path, **query):
-        return json.loads(self.ask(path, **query))["data"]["result"]
+    def query(self, text):
+        """The series of an expression now: each with metric, and value or values."""
+        return json.loads(self.ask("/api/v1/query", query=text))["data"]["result"]
 
 
 class RRDtool(Store):

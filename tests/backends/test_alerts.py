@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 
-from stores import ENCODING, ROOT, Prometheus, fetch, free_port
+from stores import ENCODING, ROOT, Prometheus, free_port
 
 from harness import BUILD, CSV_HOST, Collectd, Staller, Tap, need_live_machine, skip_all, wait_for
 
@@ -49,7 +49,7 @@ class AlertingPrometheus(Prometheus):
 
     def firing(self, alert="", **labels):
         """Alerts of this name, or all, that fire and have these labels."""
-        found = json.loads(fetch(self.url("/api/v1/alerts")))["data"]["alerts"]
+        found = json.loads(self.ask("/api/v1/alerts"))["data"]["alerts"]
         labels.update({"alertname": alert} if alert else {})
         return [one for one in found if one["state"] == "firing"
                 and labels.items() <= one["labels"].items()]
