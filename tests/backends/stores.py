@@ -193,13 +193,23 @@ class InfluxDB(Store):
     PING = "/ping"
     DATA = "/var/lib/influxdb"
 
-    def query(self, text, epoch="ns"):
+    def query(self, text):
         """The series of a SELECT: each with name, tags, columns, values."""
-        result = json.loads(self.ask("/query", db="collectd", q=text, epoch=epoch))
+        result = json.loads(self.ask("/query", db="collectd", q=text, epoch="ns"))
         result = result["results"][0]
         if "error" in result:
             raise RuntimeError(f"{text}: {result['error']}")
         return result.get("series", [])
+
+    def points(self, condition=""):
+        """{series, called as collectd's csv files are: [(time in s, value)]}"""
+        points = {}
+        for series in self.query(f"SELECT value FROM /^reclaim_/ {condition} GROUP BY *"):
+            tags = series["tags"]
+            name = f"-{tags['instance']}" if tags.get("instance") else ""
+            points[f"reclaim{name}/{tags['type']}-{tags['type_instance']}"] = [
+                (when / 1e9, value) for when, value in series["values"]]
+        return points
 
 
 class Prometheus(Store):

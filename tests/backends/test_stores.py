@@ -8,7 +8,6 @@ are, `reclaim-NAME/TYPE-INSTANCE`."""
 
 import collections
 import contextlib
-import glob
 import math
 import os
 import re
@@ -16,7 +15,8 @@ import socket
 
 from stores import CSV_HOST, Graphite, InfluxDB, Prometheus, RRDtool, Server
 
-from harness import Collectd, Staller, Tap, Trace, need_live_machine, skip_all, wait_for
+from harness import GAUGES, Collectd, Staller, Tap, Trace, need_live_machine, read_csv, \
+    skip_all, wait_for
 
 # write_graphite and rrdtool know whole seconds only, and a read can be late.
 INTERVAL = 3
@@ -40,7 +40,6 @@ PROOFS = {Server: rf"/{CSV_HOST}/reclaim/count-rows-.* <==\n[\d.]+,[\d.]+$",
           InfluxDB: rf'"host":"{CSV_HOST}".*"values":\[\["[^"]+",\d+\]\]',
           Prometheus: rf'"instance":"{CSV_HOST}".*"value":\[[\d.]+,"\d+"\]'}
 STALLS, PAGES, TIME = "total_events", "vmpage_action", "total_time_in_ms"
-GAUGES = ("count", "duration", "gauge", "latency", "pending_operations")
 SECONDS = dict(zip(  # the label `le` of each bound
     "1e-05 3e-05 0.0001 0.0003 0.001 0.003 0.01 0.03 0.1 0.3 1 3 10 +Inf".split(),
     "10us 30us 100us 300us 1ms 3ms 10ms 30ms 100ms 300ms 1s 3s 10s inf".split()))
@@ -84,13 +83,8 @@ def growth(points):
 
 def csv_points(folder):
     """collectd's csv files."""
-    points = collections.defaultdict(list)
-    for path in sorted(glob.glob(f"{folder}/reclaim*/*")):
-        series = "/".join(path.split("/")[-2:])[:-len("-2000-01-01")]
-        with open(path, encoding="ascii") as handle:
-            points[series] += [tuple(map(float, line.split(","))) for line in
-                               handle.readlines()[1:]]
-    return points
+    return {series: [(float(when), float(value)) for when, value in rows]
+            for series, rows in read_csv(folder).items()}
 
 
 def graphite_points(store, since="-1h"):
@@ -100,17 +94,6 @@ def graphite_points(store, since="-1h"):
                                     f"collectd.{CSV_HOST}.reclaim.*.*.*", since=since).items():
         *name, kind, instance = path.split(".")[3:]
         points["-".join(["reclaim", *name]) + f"/{kind}-{instance}"] = values
-    return points
-
-
-def influxdb_points(store):
-    """Measurement reclaim_SOURCE, tags instance, type, type_instance."""
-    points = {}
-    for series in store.query("SELECT value FROM /^reclaim_/ GROUP BY *"):
-        tags = series["tags"]
-        name = f"-{tags['instance']}" if tags.get("instance") else ""
-        points[f"reclaim{name}/{tags['type']}-{tags['type_instance']}"] = [
-            (when / 1e9, value) for when, value in series["values"]]
     return points
 
 
@@ -187,7 +170,7 @@ def read_store(store, csv, until):
         return Kept(rrdtool_sums(rrdtool_points(store, "AVERAGE", csv)), EXACT, {},
                     largest(rrdtool_points(store, "MAX", csv)))
     read = {Server: lambda _: csv_points(f"{store.folder}/data/{CSV_HOST}"),
-            Graphite: graphite_points, InfluxDB: influxdb_points,
+            Graphite: graphite_points, InfluxDB: InfluxDB.points,
             Prometheus: prometheus_points}[type(store)]
     points = wait_for(lambda: arrived(read(store), until), f"the last read in {store.NAME}")
     if isinstance(store, Graphite):

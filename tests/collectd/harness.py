@@ -18,6 +18,8 @@ BUILD = os.environ.get("RECLAIM_BUILD", ".")
 TRACING = "/sys/kernel/tracing"
 CSV_HOST = "testhost"
 LOCK = None
+# Other types of the plugin are counters.
+GAUGES = ("gauge", "latency", "count", "duration", "pending_operations")
 
 
 class Tap:
@@ -219,6 +221,18 @@ class Trace:
     def remove(self):
         self.write("events/enable", "0")
         os.rmdir(self.path)
+
+
+def read_csv(folder):
+    """{series: [(time, value)]} of what the csv writer wrote of a host, as text.
+    There is a file a day, its name ends in the date."""
+    series = collections.defaultdict(list)
+    for path in sorted(glob.glob(f"{glob.escape(folder)}/reclaim*/*")):
+        instance, name = path.split("/")[-2:]
+        with open(path, encoding="ascii") as file:
+            rows = [line.strip().split(",") for line in file.readlines()[1:]]
+        series[f"{instance}/{name.rsplit('-', 3)[0]}"] += map(tuple, rows)
+    return series
 
 
 class Collectd:

@@ -10,8 +10,7 @@ import tempfile
 import types
 
 import fleet
-import record
-from harness import BUILD, skip_all, wait_for
+from harness import BUILD, read_csv, skip_all, wait_for
 
 VM = f"{fleet.ROOT}/tests/vm"
 sys.path.append(VM)
@@ -97,8 +96,8 @@ class Guests:
     def check(self, tap, influxdb):
         """What each wrote itself, and what ftrace saw there, is what arrived."""
         for name, folder in self.results.items():
-            wrote = record.read_csv(f"{folder}/csv/{name}")
-            arrived = read_influxdb(influxdb, name)
+            wrote = read_csv(f"{folder}/csv/{name}")
+            arrived = influxdb.points(f"WHERE host = '{name}'")
             tap.equal(difference(wrote, arrived), [],
                       f"each value that {name} wrote has arrived, and no others")
             trace = facts.parse_trace(facts.read_file(folder, "trace"))["memcg"].counts
@@ -109,24 +108,12 @@ class Guests:
                       f"the stalls and pages of {name} are those that ftrace saw")
 
 
-def read_influxdb(influxdb, name):
-    """{series, as files of the csv writer have it: [(time in ms, value)]}"""
-    series = {}
-    for one in influxdb.query(f"SELECT value FROM /^reclaim_/ WHERE host = '{name}' "
-                              "GROUP BY instance, type, type_instance", epoch="ms"):
-        tags = one["tags"]
-        instance = f"-{tags['instance']}" if tags["instance"] else ""
-        key = f"reclaim{instance}/{tags['type']}-{tags['type_instance']}"
-        series[key] = one["values"]
-    return series
-
-
 def difference(wrote, arrived):
     """The series that are not alike: {series: [(s, value)]} as text of CSV files,
-    which is rounded to ms and, of gauges, to six digits; and the same in ms."""
+    which is rounded to ms and, of gauges, to six digits; and the same as numbers."""
     def alike(csv_values, values):
         return len(csv_values) == len(values) and all(
-            abs(float(when) * 1000 - ms) <= 1 and abs(float(text) - value) < 1e-6
-            for (when, text), (ms, value) in zip(csv_values, values))
+            abs(float(when) - exact) <= 0.001 and abs(float(text) - value) < 1e-6
+            for (when, text), (exact, value) in zip(csv_values, values))
     return [(key, wrote.get(key), arrived.get(key)) for key in sorted({*wrote, *arrived})
             if not alike(wrote.get(key, ()), arrived.get(key, ()))]

@@ -6,25 +6,12 @@ recording for replay.
     record.py FOLDER_OF_THE_HOST >FILE
 """
 
-import collections
-import glob
 import os
 import sys
 
-# Other types of the plugin are counters.
-GAUGES = ("gauge", "latency", "count", "duration", "pending_operations")
+sys.path.append(f"{os.path.dirname(os.path.abspath(__file__))}/../../collectd")
 
-
-def read_csv(folder):
-    """{series: [(time, value)]}, times and values as text. There is a file a
-    day, its name ends in the date."""
-    series = collections.defaultdict(list)
-    for path in sorted(glob.glob(os.path.join(folder, "reclaim*/*"))):
-        instance, name = path.split(os.sep)[-2:]
-        with open(path, encoding="ascii") as file:
-            rows = [line.strip().split(",") for line in file.readlines()[1:]]
-        series[f"{instance}/{name.rsplit('-', 3)[0]}"] += map(tuple, rows)
-    return series
+from harness import GAUGES, read_csv  # noqa: E402  pylint: disable=wrong-import-position
 
 
 def make_recording(series):
