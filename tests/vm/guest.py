@@ -21,6 +21,9 @@ COMMAND_LINE = ("console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on "
                 "psi=1 no_timer_check quiet")
 TIMEOUT_S = 420
 CONSOLE_LINES = 40
+# An emulated kernel may die while it boots, before anything of ours has run.
+MAX_BOOTS = 3
+BOOTED = "start: the work begins"  # as guest/start says
 FOLDER_PREFIX = "guest-"
 
 
@@ -109,9 +112,12 @@ class Guest:
         with open(os.path.join(self.kernel, "release"), encoding="ascii") as file:
             self.release = file.read().strip()
         self.folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=cache)
+        self.command = None
         self.process = None
         self.deadline = None
         self.cut_off = False
+        self.boots = 0
+        self.failed_boots = []  # what each wrote last
 
     def _path(self, name):
         return os.path.join(self.folder.name, name)
@@ -144,11 +150,15 @@ class Guest:
         """Boots the guest with a work, a file of guest/, and returns. It has
         further files in /job."""
         serial = ["-serial", f"file:{self._path('console')}"]
+        self.command = self._command(work, serial, files)
+        self._boot()
+
+    def _boot(self):
         with open(self._path("qemu"), "wb") as errors:
-            self.process = subprocess.Popen(
-                self._command(work, serial, files), stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=errors)
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL,
+                                            stdout=subprocess.DEVNULL, stderr=errors)
         self.deadline = time.monotonic() + TIMEOUT_S
+        self.boots += 1
 
     def shell(self):
         """Boots the guest with a shell on this terminal, and waits."""
@@ -156,17 +166,26 @@ class Guest:
         return subprocess.run(self._command("shell", serial), check=False).returncode
 
     def ended(self):
-        """Whether the guest is off. One that takes too long is cut off."""
+        """Whether the guest is off. One that takes too long is cut off; one that
+        did not come to its work is booted again."""
         if self.process.poll() is None and time.monotonic() > self.deadline:
             self.process.kill()
             self.process.wait()
             self.cut_off = True
-        return self.process.poll() is not None
+        if self.process.poll() is None:
+            return False
+        if self.cut_off or self.boots == MAX_BOOTS or BOOTED in self._words():
+            return True
+        self.failed_boots.append(self.last_words())
+        self._boot()
+        return False
 
     def results(self):
         """The folder of raw results below the cache, or None if the guest did
         not finish its work. For one that ended."""
         folder = image.take_results(self._path("job"), self._path("results"))
+        with open(os.path.join(folder, "console"), "w", encoding="utf-8") as file:
+            file.write(self._words())
         kept = os.path.join(self.cache, "results", self.label)
         host.replace_folder(folder, kept)
         status = os.path.join(kept, "status")
@@ -175,16 +194,18 @@ class Guest:
         with open(status, encoding="ascii") as file:
             return kept if file.read().strip() == "0" else None
 
-    def last_words(self):
-        """What the guest and QEMU wrote last."""
+    def _words(self):
         words = ""
         for name in ("qemu", "console"):
             if os.path.exists(self._path(name)):
                 with open(self._path(name), encoding="utf-8", errors="replace") as file:
                     words += file.read()
-        if self.cut_off:
-            words += f"(cut off after {TIMEOUT_S} s)\n"
-        return host.tail(words.replace("\r", ""), CONSOLE_LINES)
+        return words.replace("\r", "")
+
+    def last_words(self):
+        """What the guest and QEMU wrote last."""
+        cut = f"\n(cut off after {TIMEOUT_S} s)" if self.cut_off else ""
+        return host.tail(self._words() + cut, CONSOLE_LINES)
 
     def close(self):
         """Ends the guest if need be, and removes its files."""
