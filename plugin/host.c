@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,29 +13,43 @@
 #define TEXT_SIZE (32 * 1024)
 
 static const char *next_line(const char *line) {
-  line += strcspn(line, "\n");
+  line = strchrnul(line, '\n');
   return *line == '\n' ? line + 1 : line;
 }
 
+static bool is_key(const char *line, size_t len, const char *key) {
+  return len == strlen(key) && memcmp(line, key, len) == 0;
+}
+
+/* One counter for each zone; older kernels have one for all. */
+static bool is_allocstall(const char *line, size_t len) {
+  static const char prefix[] = "allocstall_";
+  return is_key(line, len, "allocstall") ||
+         (len >= strlen(prefix) && memcmp(line, prefix, strlen(prefix)) == 0);
+}
+
+static void take_value(const char *text, bool *has, uint64_t *sum) {
+  char *end;
+  uint64_t value = strtoull(text, &end, 10);
+  if (end == text)
+    return;
+  *has = true;
+  *sum += value;
+}
+
+/* There are some 200 lines, of which few are wanted. */
 void host_parse_vmstat(const char *text, struct host_account *account) {
-  uint64_t allocstall = 0;
   for (const char *line = text; *line != '\0'; line = next_line(line)) {
-    char key[64];
-    uint64_t value;
-    if (sscanf(line, "%63[a-z0-9_] %" SCNu64, key, &value) != 2)
+    size_t len = strcspn(line, " \n");
+    const char *value = line + len;
+    if (*value != ' ')
       continue;
-    if (strcmp(key, "allocstall") == 0 ||
-        strncmp(key, "allocstall_", strlen("allocstall_")) == 0) {
-      allocstall += value;
-      account->has_allocstall = true;
-      account->allocstall = allocstall;
-    } else if (strcmp(key, "compact_stall") == 0) {
-      account->has_compact_stall = true;
-      account->compact_stall = value;
-    } else if (strcmp(key, "oom_kill") == 0) {
-      account->has_oom_kill = true;
-      account->oom_kill = value;
-    }
+    if (is_allocstall(line, len))
+      take_value(value, &account->has_allocstall, &account->allocstall);
+    else if (is_key(line, len, "compact_stall"))
+      take_value(value, &account->has_compact_stall, &account->compact_stall);
+    else if (is_key(line, len, "oom_kill"))
+      take_value(value, &account->has_oom_kill, &account->oom_kill);
   }
 }
 
