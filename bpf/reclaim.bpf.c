@@ -119,6 +119,15 @@ __u64 rescued[RECLAIM_KINDS];
 // Ends of a kind that are no task's stall, as each program saw them.
 __u64 passed_over[RECLAIM_KINDS][RECLAIM_COPIES];
 
+// By kind and group of words: whether one was written since user space last
+// looked, or is still there.
+__u8 begun[RECLAIM_KINDS][RECLAIM_GROUPS];
+
+// Whether a stall was counted since the open table was opened. Both are set to
+// 1 only where they are not: a store at each stall would take the line away
+// from all other CPUs.
+__u32 counted;
+
 // When the open table was opened: the time of stalls up to then is told from
 // their begin words. Set before they are looked at and the table is opened.
 volatile __u64 opened_ns;
@@ -158,11 +167,20 @@ static __always_inline __u64 pack_detail(__u64 order, __u64 gfp_flags) {
   return gfp_flags << 32 | order << RECLAIM_TID_BITS;
 }
 
+// User space clears a flag, waits for stores on their way, and looks at the
+// words then: so the word comes first.
+static __always_inline void mark_begun(__u32 kind, __u32 place) {
+  volatile __u8 *group =
+      &begun[kind][(place & (RECLAIM_BEGIN_WORDS - 1)) / RECLAIM_GROUP_WORDS];
+  if (!*group)
+    *group = 1;
+}
+
 // Words take no lock. Two tasks that claim one free word in the same moment
 // leave it to one of them; the other's stall ends untimed, and is counted so.
 // The detail has its own tid, since it may be the other's.
 static __always_inline int stall_begin(void *word_map, void *detail_map,
-                                       __u32 copy, __u64 detail) {
+                                       __u32 kind, __u32 copy, __u64 detail) {
   __u64 now_ns = bpf_ktime_get_ns();
   __u32 tid = current_tid();
   struct reclaim_begin_words *words = words_in(word_map);
@@ -192,6 +210,7 @@ static __always_inline int stall_begin(void *word_map, void *detail_map,
       *word_at(details, tid, mine) = detail | tid;
   }
   *word_at(words, tid, mine) = now_ns << RECLAIM_TID_BITS | tid;
+  mark_begun(kind, tid + mine);
   return 0;
 }
 
@@ -326,6 +345,8 @@ static __always_inline bool was_under_way(const struct stall *stall) {
 static __always_inline void count_stall(void *table, const struct stall *stall,
                                         const struct reclaim_row_key *name,
                                         __u64 nr_reclaimed, bool reclaims) {
+  if (!*(volatile __u32 *)&counted)
+    counted = 1;
   struct reclaim_row_key key = *name;
   if (was_under_way(stall))
     key.flags |= RECLAIM_ROW_ALONE | stall->place << RECLAIM_ROW_PLACE_SHIFT;
@@ -519,7 +540,7 @@ static __always_inline __u64 node_detail(struct bpf_raw_tracepoint_args *ctx) {
 #define RECLAIM_PROGRAMS(name, kind, suffix, copy)                             \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_begin")                              \
   int name##_begin##suffix(struct bpf_raw_tracepoint_args *ctx) {              \
-    return stall_begin(&name##_words, &name##_details, copy,                   \
+    return stall_begin(&name##_words, &name##_details, kind, copy,             \
                        events_on ? name##_detail(ctx) : 0);                    \
   }                                                                            \
                                                                                \
@@ -554,7 +575,7 @@ static __always_inline int compact_begin_unsaid(__u32 copy) {
   __u64 all = pack_detail(RECLAIM_ORDER_UNKNOWN, 0) | tid;
   if (!order || *order == all || is_kernel_thread("kcompactd", 9))
     return 0;
-  return stall_begin(&compact_words, &compact_details, copy,
+  return stall_begin(&compact_words, &compact_details, RECLAIM_COMPACT, copy,
                      pack_detail(RECLAIM_ORDER_UNKNOWN, 0));
 }
 
@@ -566,7 +587,7 @@ static __always_inline int compact_begin_unsaid(__u32 copy) {
     struct compact_control *control = read_compact_control(ctx);               \
     if (!read_kernel || !BPF_CORE_READ(control, direct_compaction))            \
       return 0;                                                                \
-    return stall_begin(&name##_words, &name##_details, copy,                   \
+    return stall_begin(&name##_words, &name##_details, kind, copy,             \
                        pack_detail((__u32)BPF_CORE_READ(control, order),       \
                                    BPF_CORE_READ(control, gfp_mask)));         \
   }                                                                            \

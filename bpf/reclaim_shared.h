@@ -61,6 +61,11 @@ struct reclaim_begin_words {
   __u64 word[RECLAIM_BEGIN_WORDS];
 };
 
+/* Words next to each other: user space looks only at groups that were written
+ * to. */
+#define RECLAIM_GROUP_WORDS 64
+#define RECLAIM_GROUPS (RECLAIM_BEGIN_WORDS / RECLAIM_GROUP_WORDS)
+
 /* The tids of tasks in a write to memory.reclaim, each at its place by tid: the
  * whole tid, so that another's is known for that. Of two in one place the later
  * has it; what is left of the earlier one's write is then told as memcg. */

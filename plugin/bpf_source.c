@@ -76,6 +76,8 @@ struct bpf_source {
   } missed[RECLAIM_KINDS];
   struct reclaim_row_key *keys; /* max_rows of them, as of rows */
   struct reclaim_row *rows;
+  struct reclaim_row_key *waiting; /* of rows that the open table began with */
+  size_t waiting_num;
   const struct reclaim_begin_words *words[RECLAIM_KINDS]; /* NULL: none */
   const struct reclaim_proactive_tids *proactive_tids;    /* NULL: none */
   uint64_t opened_ns;
@@ -350,18 +352,19 @@ static void explain_failure(const struct bpf_source_options *options, int err,
 
 /* Tables */
 
-/* Gives an empty table, not yet open, rows for `keep` and for what overflows,
- * through source->keys and source->rows. */
+/* Gives an empty table, not yet open, rows for `keep` and for what overflows.
+ */
 static int prepare_table(struct bpf_source *source, struct bpf_map *table,
                          const struct reclaim_row_key *keep, size_t keep_num) {
   __u32 num = 0;
   for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
-    source->keys[num++] =
+    source->waiting[num++] =
         (struct reclaim_row_key){.kind = kind, .flags = RECLAIM_ROW_OVERFLOW};
   for (size_t i = 0; i < keep_num && num < source->max_rows; i++)
-    source->keys[num++] = keep[i];
+    source->waiting[num++] = keep[i];
+  source->waiting_num = num;
   memset(source->rows, 0, num * sizeof(*source->rows));
-  return bpf_map_update_batch(bpf_map__fd(table), source->keys, source->rows,
+  return bpf_map_update_batch(bpf_map__fd(table), source->waiting, source->rows,
                               &num, NULL);
 }
 
@@ -418,7 +421,8 @@ static void unmap_words(struct bpf_source *source) {
 static int prepare_tables(struct bpf_source *source) {
   source->keys = calloc(source->max_rows, sizeof(*source->keys));
   source->rows = calloc(source->max_rows, sizeof(*source->rows));
-  if (!source->keys || !source->rows)
+  source->waiting = calloc(source->max_rows, sizeof(*source->waiting));
+  if (!source->keys || !source->rows || !source->waiting)
     return -ENOMEM;
   /* Also finds out whether this kernel has batch operations (Linux 5.6). */
   size_t none;
@@ -459,33 +463,66 @@ static uint64_t look_at_word(const struct bpf_source *source,
 
 #define LATER_NS 60000000000ULL /* a look takes less */
 
+static void add_under_way(struct bpf_source *source, enum reclaim_kind kind,
+                          uint32_t place, uint64_t word) {
+  uint64_t age_ns =
+      (source->opened_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
+  if (!is_told(source, kind) ||
+      source->under_way_num == BPF_SOURCE_MAX_UNDER_WAY ||
+      age_ns >= RECLAIM_NS_MASK - LATER_NS) /* it began after that */
+    return;
+  source->under_way[source->under_way_num++] =
+      (struct bpf_source_under_way){.kind = kind,
+                                    .place = place,
+                                    .tid = (uint32_t)(word & RECLAIM_TID_MASK),
+                                    .begin_ns = source->opened_ns - age_ns};
+}
+
+static void look_at_group(struct bpf_source *source, enum reclaim_kind words,
+                          uint32_t group) {
+  uint32_t first = group * RECLAIM_GROUP_WORDS;
+  for (uint32_t i = first; i < first + RECLAIM_GROUP_WORDS; i++) {
+    enum reclaim_kind kind;
+    uint64_t word = look_at_word(source, words, i, &kind);
+    if (word == 0)
+      continue;
+    source->skel->bss->begun[words][group] = 1; /* look again next time */
+    add_under_way(source, kind, i, word);
+  }
+}
+
 /* Looks at the begin words, for stalls that began before the table that is to
- * be opened. A program reads opened_ns after it has taken its word away; it is
- * given the time that a store may stay in a CPU's buffer, so that who read the
- * old value has no word any more. */
+ * be opened. A program reads opened_ns after it has taken its word away, and a
+ * flag after it has written what the flag tells of; it is given the time that a
+ * store may stay in a CPU's buffer, so that who read the old opened_ns has no
+ * word any more, and the word of who read an old flag is seen. */
 static void look_at_words(struct bpf_source *source) {
+  volatile struct reclaim_bpf__bss *bss = source->skel->bss;
+  bool begun[RECLAIM_KINDS][RECLAIM_GROUPS];
+  for (enum reclaim_kind words = 0; words < RECLAIM_KINDS; words++)
+    for (uint32_t group = 0; group < RECLAIM_GROUPS; group++) {
+      begun[words][group] = bss->begun[words][group];
+      if (begun[words][group]) /* not what is set right now */
+        bss->begun[words][group] = 0;
+    }
+  bss->counted = 0;
   source->opened_ns = monotonic_ns();
-  source->skel->bss->opened_ns = source->opened_ns;
+  bss->opened_ns = source->opened_ns;
   nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 
   source->under_way_num = 0;
   for (enum reclaim_kind words = 0; words < RECLAIM_KINDS; words++)
-    for (uint32_t i = 0; source->words[words] && i < RECLAIM_BEGIN_WORDS; i++) {
-      enum reclaim_kind kind;
-      uint64_t word = look_at_word(source, words, i, &kind);
-      if (word == 0 || !is_told(source, kind) ||
-          source->under_way_num == BPF_SOURCE_MAX_UNDER_WAY)
-        continue;
-      uint64_t age_ns =
-          (source->opened_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
-      if (age_ns < RECLAIM_NS_MASK - LATER_NS) /* else it began after that */
-        source->under_way[source->under_way_num++] =
-            (struct bpf_source_under_way){
-                .kind = kind,
-                .place = i,
-                .tid = (uint32_t)(word & RECLAIM_TID_MASK),
-                .begin_ns = source->opened_ns - age_ns};
-    }
+    for (uint32_t group = 0; group < RECLAIM_GROUPS; group++)
+      if (begun[words][group])
+        look_at_group(source, words, group);
+}
+
+/* No stall was counted since the open table was opened, and none is under way.
+ */
+static bool is_calm(const struct bpf_source *source) {
+  const volatile struct reclaim_bpf__bss *bss = source->skel->bss;
+  return !bss->counted &&
+         !memchr(source->skel->bss->begun, 1, sizeof(bss->begun));
 }
 
 /* Behind the words and before the swap, which can take seconds: a stall that
@@ -514,6 +551,7 @@ static int swap_tables(struct bpf_source *source,
   if (err != 0) {
     size_t none;
     take_rows(source, opening, &none); /* empty again for the next try */
+    source->skel->bss->counted = 1;
     return err;
   }
   source->open = 1 - source->open;
@@ -577,9 +615,35 @@ uint64_t bpf_source_hidden(const struct bpf_source *source) {
   return hidden;
 }
 
+/* Whether the open table began with rows for these keys. */
+static bool is_waiting_for(const struct bpf_source *source,
+                           const struct reclaim_row_key *keep,
+                           size_t keep_num) {
+  return source->waiting_num == RECLAIM_KINDS + keep_num &&
+         memcmp(&source->waiting[RECLAIM_KINDS], keep,
+                keep_num * sizeof(*keep)) == 0;
+}
+
+/* What a drain would find, had the tables been swapped. */
+static struct bpf_source_rows calm_rows(struct bpf_source *source) {
+  memcpy(source->keys, source->waiting,
+         source->waiting_num * sizeof(*source->keys));
+  memset(source->rows, 0, source->waiting_num * sizeof(*source->rows));
+  return (struct bpf_source_rows){.keys = source->keys,
+                                  .rows = source->rows,
+                                  .num = source->waiting_num,
+                                  .complete = true,
+                                  .opened_ns = monotonic_ns()};
+}
+
 int bpf_source_drain(struct bpf_source *source,
                      const struct reclaim_row_key *keep, size_t keep_num,
                      struct bpf_source_rows *rows) {
+  if (!source->undrained && is_waiting_for(source, keep, keep_num) &&
+      is_calm(source)) {
+    *rows = calm_rows(source);
+    return 0;
+  }
   *rows = (struct bpf_source_rows){0};
   if (!source->undrained) {
     int err = swap_tables(source, keep, keep_num);
@@ -847,5 +911,6 @@ void bpf_source_free(struct bpf_source *source) {
   reclaim_bpf__destroy(source->skel);
   free(source->keys);
   free(source->rows);
+  free(source->waiting);
   free(source);
 }

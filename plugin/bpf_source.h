@@ -101,9 +101,10 @@ size_t bpf_source_max_rows(const struct bpf_source_options *options);
  * `keep` have rows already, and takes all rows out of the closed one, those of
  * kept keys also when they are zero. Waits without using CPU until no program
  * writes to the closed table any more (an RCU grace period: some 10 ms, on a
- * host in distress seconds). `rows` point into the source, until the next
- * drain. Returns 0 or a negative errno; then nothing is lost, the next drain
- * has it. */
+ * host in distress seconds). Where nothing stalls, nothing was counted
+ * and `keep` is what it was, the open table stays open. `rows` point into
+ * the source, until the next drain. Returns 0 or a negative errno; then nothing
+ * is lost, the next drain has it. */
 int bpf_source_drain(struct bpf_source *source,
                      const struct reclaim_row_key *keep, size_t keep_num,
                      struct bpf_source_rows *rows);

@@ -273,7 +273,9 @@ static void test_under_way(struct bench *bench) {
   ok(bench->rows.opened_ns > after && bench->rows.opened_ns < now_ns(),
      "up to the interval's end");
   drain(bench);
-  is_u64(bench->rows.under_way->begin_ns, begin_ns, "and at each drain");
+  ok(bench->rows.under_way_num == 1 &&
+         bench->rows.under_way->begin_ns == begin_ns,
+     "and at each drain");
   __u64 before_end = now_ns();
   end(bench, RECLAIM_NODE, 3);
   __u64 after_end = now_ns();
@@ -288,6 +290,7 @@ static void test_under_way(struct bench *bench) {
   ok(row.stalls == 1 && row.pages == 4, "a stall behind it has not");
 
   /* Written by another CPU just after the clock was read. */
+  begin(bench, RECLAIM_NODE);
   read_words(bench);
   *my_word(0) = strangers_word(0) + (5000000000ULL << RECLAIM_TID_BITS);
   write_words(bench);
@@ -634,6 +637,63 @@ static void test_swap_under_fire(void) {
   bench_fini(&bench);
 }
 
+/* Stalls now and then, and for some drains. */
+static void *shoot_slowly(void *context) {
+  struct shooter *shooter = context;
+  unsigned seed = (unsigned)shooter->number;
+  while (!*shooter->stop) {
+    sleep_ms(rand_r(&seed) % 40);
+    begin(shooter->bench, RECLAIM_NODE);
+    sleep_ms(rand_r(&seed) % 40);
+    end(shooter->bench, RECLAIM_NODE, 3);
+    shooter->shots++;
+  }
+  return NULL;
+}
+
+static void test_calm_intervals(void) {
+  struct bench bench;
+  bench_init(&bench, &defaults);
+  const struct reclaim_row_key kept = key_of("kept", RECLAIM_NODE);
+  drain_keeping(&bench, &kept, 1);
+  drain_keeping(&bench, &kept, 1);
+  ok(bench.rows.num == RECLAIM_KINDS + 1 && bench.rows.complete &&
+         row_at(&bench, kept).stalls == 0,
+     "without stalls, kept rows are there and zero");
+
+  volatile bool stop = false;
+  struct shooter shooters[2];
+  pthread_t threads[2];
+  for (int i = 0; i < 2; i++) {
+    shooters[i] = (struct shooter){&bench, &stop, i, 0};
+    pthread_create(&threads[i], NULL, shoot_slowly, &shooters[i]);
+  }
+  __u64 stalls = 0, calm = 0, under_way = 0, drains = 1000;
+  for (__u64 i = 0; i <= drains; i++) {
+    if (i == drains) {
+      stop = true;
+      for (int t = 0; t < 2; t++)
+        pthread_join(threads[t], NULL);
+    }
+    drain_keeping(&bench, &kept, 1);
+    __u64 now = 0;
+    for (size_t r = 0; r < bench.rows.num; r++)
+      now += bench.rows.rows[r].stalls;
+    stalls += now;
+    under_way += bench.rows.under_way_num > 0;
+    calm += now == 0 && bench.rows.under_way_num == 0;
+    sleep_ms(1);
+  }
+  printf("# of %llu drains, %llu calm, %llu with stalls under way\n", drains,
+         calm, under_way);
+  ok(calm > 10 && under_way > 10, "calm intervals and others");
+  is_u64(stalls, shooters[0].shots + shooters[1].shots,
+         "take turns, and every stall is in one");
+  drain_keeping(&bench, &kept, 1);
+  is_u64(bench.rows.under_way_num, 0, "nothing stays under way");
+  bench_fini(&bench);
+}
+
 static int other_print(enum libbpf_print_level level, const char *format,
                        va_list args) {
   (void)level, (void)format, (void)args;
@@ -699,6 +759,7 @@ int main(void) {
   test_kept_rows();
   test_process();
   test_swap_under_fire();
+  test_calm_intervals();
   test_nothing_stays();
   return done();
 }
