@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "keep.h"
+#include "sort.h"
 
 struct candidate {
   struct reclaim_row_key key;
@@ -14,7 +15,7 @@ struct candidate {
 struct keep {
   size_t max_rows;
   size_t idle_intervals;
-  struct candidate *candidates;
+  struct candidate *candidates; /* behind them, room to sort them */
   struct reclaim_row_key *keys; /* sorted */
   size_t *idle;                 /* of the key at the same place */
   size_t keys_num;
@@ -26,7 +27,7 @@ struct keep *keep_new(size_t max_rows, size_t idle_intervals) {
     return NULL;
   keep->max_rows = max_rows;
   keep->idle_intervals = idle_intervals;
-  keep->candidates = calloc(max_rows, sizeof(*keep->candidates));
+  keep->candidates = calloc(2 * max_rows, sizeof(*keep->candidates));
   keep->keys = calloc(max_rows, sizeof(*keep->keys));
   keep->idle = calloc(max_rows, sizeof(*keep->idle));
   if (!keep->candidates || !keep->keys || !keep->idle) {
@@ -98,7 +99,8 @@ static bool same_name(const struct ledger_row *a, const struct ledger_row *b) {
 }
 
 static void take_turns(struct candidate *of_one_name, size_t num) {
-  qsort(of_one_name, num, sizeof(*of_one_name), compare_claims);
+  sort_items(of_one_name, &of_one_name[num], num, sizeof(*of_one_name),
+             compare_claims);
   for (size_t i = 0; i < num; i++)
     of_one_name[i].turn = i;
 }
@@ -121,10 +123,11 @@ void keep_update(struct keep *keep, const struct ledger_row *rows,
     }
   }
 
-  qsort(candidates, num, sizeof(*candidates), compare_claims);
+  sort_items(candidates, &candidates[num], num, sizeof(*candidates),
+             compare_claims);
   keep->keys_num = num < keep->max_rows / 2 ? num : keep->max_rows / 2;
-  qsort(candidates, keep->keys_num, sizeof(*candidates),
-        compare_keys_of_candidates);
+  sort_items(candidates, &candidates[num], keep->keys_num, sizeof(*candidates),
+             compare_keys_of_candidates);
   for (size_t i = 0; i < keep->keys_num; i++) {
     keep->keys[i] = candidates[i].key;
     keep->idle[i] = candidates[i].idle;

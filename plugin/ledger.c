@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
+#include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "histogram.h"
 #include "ledger.h"
+#include "sort.h"
 
 #define RECENT 3 /* intervals over which stall times are compared */
 #define HOUR_NS 3600000000000ULL
@@ -37,12 +39,21 @@ struct account {
   uint64_t credit_ns; /* pays for births: birth_price_ns each */
 };
 
+/* A row by what tells it from most others: its kind, and the name's first
+ * bytes. */
+struct rank {
+  uint64_t first[2];
+  const struct ledger_row *row;
+};
+
 struct ledger {
   struct ledger_options options;
   struct account accounts[RECLAIM_KINDS];
   struct entry *spare;  /* the next interval's entries are built here */
   size_t entries_max;   /* of spare and of each account */
-  struct entry **order; /* room to rank entries */
+  struct entry **order; /* room to rank entries, and to sort them */
+  struct rank *ranks; /* room to rank the rows of an interval, twice as many */
+  struct ledger_row *unsorted; /* room for them */
   const struct ledger_series **series;
   size_t series_num;
   struct ledger_health health;
@@ -96,10 +107,13 @@ struct ledger *ledger_new(const struct ledger_options *options) {
   ledger->entries_max =
       (RECENT + 1) * options->max_rows + options->max_names + 1;
   ledger->spare = calloc(ledger->entries_max, sizeof(*ledger->spare));
-  ledger->order = calloc(ledger->entries_max, sizeof(*ledger->order));
+  ledger->order = calloc(2 * ledger->entries_max, sizeof(*ledger->order));
+  ledger->ranks = calloc(2 * options->max_rows, sizeof(*ledger->ranks));
+  ledger->unsorted = calloc(options->max_rows, sizeof(*ledger->unsorted));
   ledger->series =
       calloc(RECLAIM_KINDS * (options->max_names + 2), sizeof(*ledger->series));
-  bool ok = ledger->spare && ledger->order && ledger->series;
+  bool ok = ledger->spare && ledger->order && ledger->ranks &&
+            ledger->unsorted && ledger->series;
   for (size_t kind = 0; ok && kind < RECLAIM_KINDS; kind++)
     ok = !options->kinds[kind] ||
          account_init(&ledger->accounts[kind], ledger, kind);
@@ -120,6 +134,8 @@ void ledger_free(struct ledger *ledger) {
   }
   free(ledger->spare);
   free(ledger->order);
+  free(ledger->ranks);
+  free(ledger->unsorted);
   free(ledger->series);
   free(ledger);
 }
@@ -136,17 +152,21 @@ static void counts_add_row(struct ledger_counts *counts,
     counts->buckets[i] += row->buckets[i];
 }
 
-static void series_add_row(struct ledger_series *series,
-                           const struct reclaim_row *row) {
-  counts_add_row(&series->sum, row);
-  counts_add_row(&series->interval, row);
-  if (row->longest_ns > series->longest_ns)
-    series->longest_ns = row->longest_ns;
-  /* The kernel side can lose the greater of two maxima that are stored at the
-   * same time; the histogram cannot. */
-  uint64_t floor_ns = histogram_floor_ns(series->interval.buckets);
-  if (floor_ns > series->longest_ns)
-    series->longest_ns = floor_ns;
+static void counts_add(struct ledger_counts *counts,
+                       const struct ledger_counts *more) {
+  counts->stalls += more->stalls;
+  counts->time_ns += more->time_ns;
+  counts->pages += more->pages;
+  counts->fruitless += more->fruitless;
+  for (size_t i = 0; i < RECLAIM_BUCKETS; i++)
+    counts->buckets[i] += more->buckets[i];
+}
+
+static uint64_t counts_untimed(const struct ledger_counts *counts) {
+  uint64_t timed = 0;
+  for (size_t i = 0; i < RECLAIM_BUCKETS; i++)
+    timed += counts->buckets[i];
+  return counts->stalls - timed;
 }
 
 static void series_open_interval(struct ledger_series *series, bool newborn) {
@@ -155,11 +175,20 @@ static void series_open_interval(struct ledger_series *series, bool newborn) {
   series->longest_ns = 0;
 }
 
-static uint64_t row_untimed(const struct reclaim_row *row) {
-  uint64_t timed = 0;
-  for (size_t i = 0; i < RECLAIM_BUCKETS; i++)
-    timed += row->buckets[i];
-  return row->stalls - timed;
+static void series_add_row(struct ledger_series *series,
+                           const struct reclaim_row *row) {
+  counts_add_row(&series->interval, row);
+  if (row->longest_ns > series->longest_ns)
+    series->longest_ns = row->longest_ns;
+}
+
+/* The kernel side can lose the greater of two maxima that are stored at the
+ * same time; the histogram cannot. */
+static void series_close_interval(struct ledger_series *series) {
+  counts_add(&series->sum, &series->interval);
+  uint64_t floor_ns = histogram_floor_ns(series->interval.buckets);
+  if (floor_ns > series->longest_ns)
+    series->longest_ns = floor_ns;
 }
 
 static void add_to_other(struct account *account,
@@ -187,10 +216,10 @@ static bool is_overflow(const struct ledger_row *row) {
   return row->key->flags & RECLAIM_ROW_OVERFLOW;
 }
 
-/* Remembering names */
+/* Sorting rows */
 
-static int compare_rows(const void *a, const void *b) {
-  const struct ledger_row *left = a, *right = b;
+static int compare_rows(const struct ledger_row *left,
+                        const struct ledger_row *right) {
   if (left->kind != right->kind)
     return left->kind < right->kind ? -1 : 1;
   int order = (int)is_overflow(left) - (int)is_overflow(right);
@@ -200,6 +229,39 @@ static int compare_rows(const void *a, const void *b) {
     order = memcmp(left->key, right->key, sizeof(*left->key));
   return order;
 }
+
+static struct rank rank_of(const struct ledger_row *row) {
+  struct rank rank = {.row = row};
+  unsigned char first[sizeof(rank.first)] = {
+      (unsigned char)(2 * row->kind + is_overflow(row))};
+  size_t len = strnlen(row->name, sizeof(first) - 1);
+  memcpy(&first[1], row->name, len);
+  memcpy(rank.first, first, sizeof(first));
+  rank.first[0] = be64toh(rank.first[0]);
+  rank.first[1] = be64toh(rank.first[1]);
+  return rank;
+}
+
+static int compare_ranks(const void *a, const void *b) {
+  const struct rank *left = a, *right = b;
+  for (size_t i = 0; i < 2; i++)
+    if (left->first[i] != right->first[i])
+      return left->first[i] < right->first[i] ? -1 : 1;
+  return compare_rows(left->row, right->row);
+}
+
+static void sort_rows(struct ledger *ledger, struct ledger_row *rows,
+                      size_t num) {
+  memcpy(ledger->unsorted, rows, num * sizeof(*rows));
+  for (size_t i = 0; i < num; i++)
+    ledger->ranks[i] = rank_of(&ledger->unsorted[i]);
+  sort_items(ledger->ranks, &ledger->ranks[num], num, sizeof(*ledger->ranks),
+             compare_ranks);
+  for (size_t i = 0; i < num; i++)
+    rows[i] = *ledger->ranks[i].row;
+}
+
+/* Remembering names */
 
 static uint64_t entry_recent_ns(const struct entry *entry) {
   uint64_t sum = 0;
@@ -364,6 +426,15 @@ static size_t remove_holder(struct entry **holders, size_t num,
   return kept;
 }
 
+/* Whether it can have a place now; others go only from better to worse. */
+static bool is_contender(const struct account *account,
+                         const struct losers *losers,
+                         const struct entry *entry) {
+  return !entry->series && entry->selected && entry->idle == 0 &&
+         (account->vacant_num > 0 || losers->idlest ||
+          find_outweighed(losers, entry));
+}
+
 static void account_give_places(struct ledger *ledger, struct account *account,
                                 enum reclaim_kind kind) {
   struct entry **holders = ledger->order;
@@ -371,17 +442,16 @@ static void account_give_places(struct ledger *ledger, struct account *account,
   for (size_t i = 0; i < account->entries_num; i++)
     if (account->entries[i].series)
       holders[holders_num++] = &account->entries[i];
+  struct losers losers = find_losers(ledger, holders, holders_num);
 
   struct entry **contenders = &holders[holders_num];
   size_t contenders_num = 0;
-  for (size_t i = 0; i < account->entries_num; i++) {
-    struct entry *entry = &account->entries[i];
-    if (!entry->series && entry->selected && entry->idle == 0)
-      contenders[contenders_num++] = entry;
-  }
-  qsort(contenders, contenders_num, sizeof(*contenders), compare_contenders);
+  for (size_t i = 0; i < account->entries_num; i++)
+    if (is_contender(account, &losers, &account->entries[i]))
+      contenders[contenders_num++] = &account->entries[i];
+  sort_items(contenders, &contenders[contenders_num], contenders_num,
+             sizeof(*contenders), compare_contenders);
 
-  struct losers losers = find_losers(ledger, holders, holders_num);
   for (size_t i = 0; i < contenders_num; i++) {
     struct entry *contender = contenders[i];
     struct entry *outweighed = find_outweighed(&losers, contender);
@@ -423,7 +493,6 @@ static void account_credit(struct ledger *ledger, struct account *account,
     if (is_blank(&rows[i]))
       continue;
     series_add_row(&account->total, rows[i].row);
-    ledger->health.untimed += row_untimed(rows[i].row);
     bool again = i > 0 && is_same_key(&rows[i], &rows[i - 1]);
     ledger->health.rows += rows[i].row->stalls > 0 && !again;
     if (is_overflow(&rows[i])) {
@@ -441,6 +510,15 @@ static void account_credit(struct ledger *ledger, struct account *account,
         add_to_other(account, &entry->rows[i]);
     }
   }
+  ledger->health.untimed += counts_untimed(&account->total.interval);
+}
+
+static void account_close_interval(const struct ledger *ledger,
+                                   struct account *account) {
+  series_close_interval(&account->total);
+  series_close_interval(&account->other);
+  for (size_t i = 0; i < ledger->options.max_names; i++)
+    series_close_interval(&account->places[i]);
 }
 
 static void list_series(struct ledger *ledger, const struct account *account) {
@@ -472,7 +550,7 @@ void ledger_add_interval(struct ledger *ledger, struct ledger_row *rows,
   ledger->health.names = 0;
   ledger->health.rows = 0;
 
-  qsort(rows, rows_num, sizeof(*rows), compare_rows);
+  sort_rows(ledger, rows, rows_num);
   for (size_t i = 0; i < rows_num; i++)
     rows[i].held = false;
 
@@ -485,6 +563,7 @@ void ledger_add_interval(struct ledger *ledger, struct ledger_row *rows,
       account_remember(ledger, account, rows, named);
       account_give_places(ledger, account, kind);
       account_credit(ledger, account, rows, all);
+      account_close_interval(ledger, account);
       list_series(ledger, account);
     }
     rows += all;
