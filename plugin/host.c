@@ -17,39 +17,37 @@ static const char *next_line(const char *line) {
   return *line == '\n' ? line + 1 : line;
 }
 
-static bool is_key(const char *line, size_t len, const char *key) {
-  return len == strlen(key) && memcmp(line, key, len) == 0;
-}
-
-/* One counter for each zone; older kernels have one for all. */
-static bool is_allocstall(const char *line, size_t len) {
-  static const char prefix[] = "allocstall_";
-  return is_key(line, len, "allocstall") ||
-         (len >= strlen(prefix) && memcmp(line, prefix, strlen(prefix)) == 0);
-}
-
-static void take_value(const char *text, bool *has, uint64_t *sum) {
+/* Adds the value of a line `key value`, of which `rest` is what follows on the
+ * key. */
+static void add_value(const char *rest, bool *has, uint64_t *sum) {
+  if (*rest != ' ')
+    return;
   char *end;
-  uint64_t value = strtoull(text, &end, 10);
-  if (end == text)
+  uint64_t value = strtoull(rest, &end, 10);
+  if (end == rest)
     return;
   *has = true;
   *sum += value;
 }
 
+/* What follows on `key` at the begin of a line; NULL: another key. */
+static const char *behind(const char *line, const char *key) {
+  return strncmp(line, key, strlen(key)) == 0 ? line + strlen(key) : NULL;
+}
+
 /* There are some 200 lines, of which few are wanted. */
 void host_parse_vmstat(const char *text, struct host_account *account) {
   for (const char *line = text; *line != '\0'; line = next_line(line)) {
-    size_t len = strcspn(line, " \n");
-    const char *value = line + len;
-    if (*value != ' ')
-      continue;
-    if (is_allocstall(line, len))
-      take_value(value, &account->has_allocstall, &account->allocstall);
-    else if (is_key(line, len, "compact_stall"))
-      take_value(value, &account->has_compact_stall, &account->compact_stall);
-    else if (is_key(line, len, "oom_kill"))
-      take_value(value, &account->has_oom_kill, &account->oom_kill);
+    const char *rest;
+    if ((rest = behind(line, "allocstall"))) {
+      if (*rest == '_') /* one for each zone; older kernels have one for all */
+        rest += strcspn(rest, " \n");
+      add_value(rest, &account->has_allocstall, &account->allocstall);
+    } else if ((rest = behind(line, "compact_stall"))) {
+      add_value(rest, &account->has_compact_stall, &account->compact_stall);
+    } else if ((rest = behind(line, "oom_kill"))) {
+      add_value(rest, &account->has_oom_kill, &account->oom_kill);
+    }
   }
 }
 
@@ -70,39 +68,52 @@ void host_parse_pressure(const char *text, struct host_account *account) {
   }
 }
 
-/* Reads a whole file, and ends it by a NUL. */
-static int read_text(const char *proc, const char *name, char text[TEXT_SIZE]) {
+static int open_text(const char *proc, const char *name) {
   char path[PATH_MAX];
   snprintf(path, sizeof(path), "%s/%s", proc, name);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0)
-    return -errno;
-
-  int err = 0;
-  size_t used = 0;
-  ssize_t got;
-  while ((got = read(fd, text + used, TEXT_SIZE - used)) > 0)
-    used += (size_t)got;
-  if (got < 0)
-    err = -errno;
-  else if (used == TEXT_SIZE)
-    err = -EFBIG;
-  else
-    text[used] = '\0';
-  close(fd);
-  return err;
+  return fd < 0 ? -errno : fd;
 }
 
-int host_read(const char *proc, struct host_account *account) {
-  char text[TEXT_SIZE];
+void host_open(struct host *host, const char *proc) {
   if (!proc)
     proc = "/proc";
+  host->vmstat = open_text(proc, "vmstat");
+  host->pressure = open_text(proc, "pressure/memory");
+}
+
+void host_close(struct host *host) {
+  if (host->vmstat >= 0)
+    close(host->vmstat);
+  if (host->pressure >= 0)
+    close(host->pressure);
+  host->vmstat = host->pressure = -EBADF;
+}
+
+/* Reads a whole file, and ends it by a NUL. */
+static int read_text(int fd, char text[TEXT_SIZE]) {
+  if (fd < 0)
+    return fd;
+  size_t used = 0;
+  ssize_t got;
+  while ((got = pread(fd, text + used, TEXT_SIZE - used, (off_t)used)) > 0)
+    used += (size_t)got;
+  if (got < 0)
+    return -errno;
+  if (used == TEXT_SIZE)
+    return -EFBIG;
+  text[used] = '\0';
+  return 0;
+}
+
+int host_read(const struct host *host, struct host_account *account) {
+  char text[TEXT_SIZE];
   *account = (struct host_account){.has_allocstall = false};
-  int err = read_text(proc, "vmstat", text);
+  int err = read_text(host->vmstat, text);
   if (err != 0)
     return err;
   host_parse_vmstat(text, account);
-  if (read_text(proc, "pressure/memory", text) == 0)
+  if (read_text(host->pressure, text) == 0)
     host_parse_pressure(text, account);
   return 0;
 }

@@ -32,12 +32,24 @@ void host_parse_vmstat(const char *text, struct host_account *account);
  * What it lacks is left as it is. Pure, cannot fail, thread-safe. */
 void host_parse_pressure(const char *text, struct host_account *account);
 
-/* Reads both files below `proc`, where procfs is mounted; NULL is /proc. Sets
- * the whole account. Returns 0, or -errno if there is no vmstat (-EFBIG: of
- * more than 32 KiB; Linux 6.18 has 5), and the account is then empty. PSI is
- * not missed where the kernel lacks it or has it switched off. Allocates
- * nothing; thread-safe. */
-int host_read(const char *proc, struct host_account *account);
+/* The files, open: to look them up at each read would take as long as to read
+ * them. */
+struct host {
+  int vmstat, pressure; /* descriptors, or -errno */
+};
+
+/* Opens both files below `proc`, where procfs is mounted; NULL is /proc. One
+ * that cannot be opened is told of by host_read. The caller closes the host. */
+void host_open(struct host *host, const char *proc);
+
+/* Reads both files as they are now. Sets the whole account. Returns 0, or
+ * -errno if there is no vmstat (-EFBIG: of more than 32 KiB; Linux 6.18 has 5),
+ * and the account is then empty. PSI is not missed where the kernel lacks it or
+ * has it switched off. Allocates nothing; thread-safe. */
+int host_read(const struct host *host, struct host_account *account);
+
+/* Closes what is open. */
+void host_close(struct host *host);
 
 /* How much of what the kernel counted the plugin saw too: direct stalls that
  * ended since it started and those under way, which the kernel counts as they

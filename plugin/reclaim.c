@@ -23,12 +23,13 @@ static struct {
   struct inflight *inflight;
   struct inflight_shares shares; /* of the last read */
   struct ledger_row *rows;
-  struct cgroup_paths *cgroups;   /* NULL but with GroupBy cgroup */
+  struct cgroup_paths *cgroups; /* NULL but with GroupBy cgroup */
+  struct host host;
   struct host_account host_begin; /* at init */
   c_complain_t host_complaint;
   struct watch *watch; /* NULL without EventThreshold */
   c_complain_t drain_complaint;
-} reclaim;
+} reclaim = {.host = {-EBADF, -EBADF}};
 
 static void log_to_collectd(enum log_level level, const char *message) {
   static const int severities[] = {[RECLAIM_LOG_ERROR] = LOG_ERR,
@@ -58,6 +59,7 @@ static int reclaim_shutdown(void) {
   inflight_free(reclaim.inflight);
   free(reclaim.rows);
   cgroup_paths_free(reclaim.cgroups);
+  host_close(&reclaim.host);
   config_fini(&reclaim.config);
   reclaim.watch = NULL;
   reclaim.source = NULL;
@@ -134,8 +136,10 @@ static int reclaim_init(void) {
   }
   if (reclaim.config.group_by == RECLAIM_BY_CGROUP && open_cgroups() != 0)
     return -1;
-  if (reclaim.config.report_host)
-    host_read(NULL, &reclaim.host_begin);
+  if (reclaim.config.report_host) {
+    host_open(&reclaim.host, NULL);
+    host_read(&reclaim.host, &reclaim.host_begin);
+  }
   struct bpf_source_options options = {
       .kinds_named = reclaim.config.kinds_named,
       .group_by = reclaim.config.group_by,
@@ -212,7 +216,7 @@ static bool is_wanted(enum reclaim_kind kind) {
 /* The kernel's own account, also where BPF cannot be had. */
 static void read_host(cdtime_t now) {
   struct host_account account;
-  int err = host_read(NULL, &account);
+  int err = host_read(&reclaim.host, &account);
   if (err != 0) {
     c_complain(LOG_ERR, &reclaim.host_complaint,
                RECLAIM_PLUGIN " plugin: cannot read /proc/vmstat: %s",

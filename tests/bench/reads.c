@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a start and a read of the plugin's parts take in user space:
  *
- *   reads [READS]
+ *   reads [READS [ROWS]]
  *
  * Stalls are made in the kernel by BPF_PROG_TEST_RUN, each row by a comm of its
  * own. What collectd does with values is left out here: they are dispatched to
@@ -89,6 +89,7 @@ static struct ledger *ledger;
 static struct keep *keep;
 static struct inflight *inflight;
 static struct ledger_row *rows;
+static struct host host;
 static struct host_account account;
 
 static bool selects(void *context, const char *name) {
@@ -140,7 +141,7 @@ static void read_once(uint64_t took_ns[PARTS]) {
   times[DISPATCH] = cpu_ns();
   dispatch_ledger(&config, ledger, 0, 1);
   times[HOST] = cpu_ns();
-  host_read(NULL, &account);
+  host_read(&host, &account);
   dispatch_host(&account, 1);
   times[PARTS] = cpu_ns();
   for (size_t i = 0; i < PARTS; i++)
@@ -197,6 +198,7 @@ int main(int argc, char **argv) {
   size_t reads = argc > 1 ? (size_t)atol(argv[1]) : 200;
   need_live_tests();
   config_init(&config);
+  host_open(&host, NULL);
   struct bpf_source_options options = {.max_tracked = config.max_tracked};
   memcpy(options.kinds, config.kinds, sizeof(options.kinds));
 
@@ -208,12 +210,18 @@ int main(int argc, char **argv) {
   make_parts(&options);
   printf("start: %.1f ms, %.1f ms of CPU; resident memory: %ld KiB more, ",
          (double)wall / 1e6, (double)cpu / 1e6, source_kib);
-  static const size_t sizes[] = {0, 1, 10, 100, 1000};
+  size_t sizes[] = {0, 1, 10, 100, 1000};
+  size_t sizes_num = sizeof(sizes) / sizeof(*sizes);
+  if (argc > 2) {
+    sizes[0] = (size_t)atol(argv[2]);
+    sizes_num = 1;
+  }
   uint64_t unused[PARTS];
   read_once(unused);
   printf("%ld KiB more after a read\n", resident_kib() - before_kib);
-  for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+  for (size_t i = 0; i < sizes_num; i++)
     measure_reads(sizes[i], reads);
   bench_fini(&bench);
+  host_close(&host);
   return 0;
 }
