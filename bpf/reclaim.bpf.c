@@ -5,7 +5,6 @@
 // too.
 #include "vmlinux_min.h"
 
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <stdbool.h>
 
@@ -14,6 +13,7 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 // Set between open and load.
+const volatile struct reclaim_kernel kernel = {};
 const volatile bool read_kernel = true; // false: its memory must not be read
 const volatile __u32 group_by = RECLAIM_BY_COMM;
 const volatile __u32 only_pid = 0; // of a process or a thread; 0: all
@@ -259,16 +259,24 @@ static __always_inline struct stall take_stall(void *word_map,
 
 // read_kernel is false where lockdown=confidentiality refuses the helper behind
 // these reads (kernel/trace/bpf_trace.c: bpf_tracing_func_proto).
-static __always_inline __u32 read_kthread_flag(struct task_struct *task) {
-  return BPF_CORE_READ(task, flags) & PF_KTHREAD ? RECLAIM_ROW_KTHREAD : 0;
+static __always_inline __u32 read_u32(const void *object, __u32 offset) {
+  __u32 value = 0;
+  bpf_probe_read_kernel(&value, sizeof(value), object + offset);
+  return value;
+}
+
+static __always_inline __u32 read_kthread_flag(const void *task) {
+  return read_u32(task, kernel.task_flags) & PF_KTHREAD ? RECLAIM_ROW_KTHREAD
+                                                        : 0;
 }
 
 // Reads as a string: older kernels leave bytes of an earlier comm after the NUL
 // (strlcpy in __set_task_comm), which must not become part of a key.
-static __always_inline void read_leader_comm(struct task_struct *task,
-                                             char *comm) {
-  struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-  bpf_core_read_str(comm, RECLAIM_COMM_SIZE, &leader->comm);
+static __always_inline void read_leader_comm(const void *task, char *comm) {
+  const void *leader = 0;
+  bpf_probe_read_kernel(&leader, sizeof(leader),
+                        task + kernel.task_group_leader);
+  bpf_probe_read_kernel_str(comm, RECLAIM_COMM_SIZE, leader + kernel.task_comm);
 }
 
 static __always_inline void fill_key(struct reclaim_row_key *key, __u32 kind) {
@@ -279,7 +287,7 @@ static __always_inline void fill_key(struct reclaim_row_key *key, __u32 kind) {
     return;
   }
   if (read_kernel) {
-    struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+    const void *task = (const void *)bpf_get_current_task();
     key->flags = read_kthread_flag(task);
     if (group_by == RECLAIM_BY_PROCESS) {
       read_leader_comm(task, key->comm);
@@ -417,7 +425,8 @@ static __always_inline void *get_open_table(void) {
 // A task that writes to memory.reclaim is marked while it is in the kernel's
 // function for that (mm/memcontrol.c, since Linux 5.19). All memcg reclaim in
 // there is proactive: a limit's cannot nest in it, since the task has
-// PF_MEMALLOC. Arguments of the tracepoints do not tell.
+// PF_MEMALLOC. Arguments of the tracepoints do not tell. User space loads the
+// two programs for the function's begin and end.
 static __always_inline volatile __u32 *my_proactive_tid(void) {
   __u32 zero = 0;
   struct reclaim_proactive_tids *tids =
@@ -430,7 +439,7 @@ static __always_inline bool is_proactive(void) {
   return at && *at == current_tid();
 }
 
-SEC("?fentry/memory_reclaim")
+SEC("raw_tp")
 int proactive_enter(void *ctx) {
   volatile __u32 *at = my_proactive_tid();
   if (at)
@@ -438,7 +447,7 @@ int proactive_enter(void *ctx) {
   return 0;
 }
 
-SEC("?fexit/memory_reclaim")
+SEC("raw_tp")
 int proactive_leave(void *ctx) {
   volatile __u32 *at = my_proactive_tid();
   if (at && *at == current_tid())
@@ -476,33 +485,10 @@ static __always_inline int stall_end(void *ctx, void *word_map,
   return 0;
 }
 
-// Since commit a46023d5616e (Linux 7.0) tracepoints are guarded by SRCU, and a
-// program on one can be preempted; while it is, the kernel skips the same
-// program on that CPU (kernel/trace/bpf_trace.c: __bpf_trace_run). There each
-// program is attached three times, for the events that the first misses: of two
-// copies both are busy now and then. The commit gave tp_transition_snapshot its
-// member srcu_gp.
-static __always_inline bool programs_are_preempted(void) {
-  return bpf_core_field_exists(struct tp_transition_snapshot, srcu_gp);
-}
-
-// Since Linux 6.1 or earlier; 5.10 has only page frame numbers.
-static __always_inline bool has_compact_control(void) {
-  return bpf_core_type_exists(btf_trace_mm_compaction_begin___control);
-}
-
-// Run once after loading; returns RECLAIM_KERNEL_*.
-SEC("raw_tp")
-int describe_kernel(void *ctx) {
-  return (programs_are_preempted() ? RECLAIM_KERNEL_PREEMPTS : 0) |
-         (has_compact_control() ? RECLAIM_KERNEL_TELLS_COMPACTION : 0);
-}
-
 // A kernel thread whose comm begins so. A user can give himself any comm, but
 // not the flag.
 static __always_inline bool is_kernel_thread(const char *begin, __u32 len) {
-  if (read_kernel &&
-      !read_kthread_flag((struct task_struct *)bpf_get_current_task()))
+  if (read_kernel && !read_kthread_flag((const void *)bpf_get_current_task()))
     return false;
   char comm[RECLAIM_COMM_SIZE];
   bpf_get_current_comm(comm, sizeof(comm));
@@ -512,26 +498,17 @@ static __always_inline bool is_kernel_thread(const char *begin, __u32 len) {
   return true;
 }
 
-// The arguments of each _begin. Linux 7.1 put gfp_flags first, except for node
-// reclaim; a kernel that has neither form is not guessed at.
-#define DETAIL_OF(name)                                                        \
-  static __always_inline __u64 name##_detail(                                  \
-      struct bpf_raw_tracepoint_args *ctx) {                                   \
-    __u32 first = ctx->args[0], second = ctx->args[1];                         \
-    if (bpf_core_type_exists(                                                  \
-            btf_trace_mm_vmscan_##name##_reclaim_begin___order_gfp))           \
-      return pack_detail(first, second);                                       \
-    if (bpf_core_type_exists(                                                  \
-            btf_trace_mm_vmscan_##name##_reclaim_begin___gfp_order))           \
-      return pack_detail(second, first);                                       \
-    return pack_detail(RECLAIM_ORDER_UNKNOWN, 0);                              \
+static __always_inline __u64 begin_detail(struct bpf_raw_tracepoint_args *ctx,
+                                          __u32 kind) {
+  __u32 first = ctx->args[0], second = ctx->args[1];
+  switch (kernel.arguments[kind]) {
+  case RECLAIM_ORDER_GFP:
+    return pack_detail(first, second);
+  case RECLAIM_GFP_ORDER:
+    return pack_detail(second, first);
+  case RECLAIM_NID_ORDER_GFP:
+    return pack_detail(second, (__u32)ctx->args[2]);
   }
-DETAIL_OF(direct)
-DETAIL_OF(memcg)
-
-static __always_inline __u64 node_detail(struct bpf_raw_tracepoint_args *ctx) {
-  if (bpf_core_type_exists(btf_trace_mm_vmscan_node_reclaim_begin))
-    return pack_detail((__u32)ctx->args[1], (__u32)ctx->args[2]);
   return pack_detail(RECLAIM_ORDER_UNKNOWN, 0);
 }
 
@@ -541,7 +518,7 @@ static __always_inline __u64 node_detail(struct bpf_raw_tracepoint_args *ctx) {
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_begin")                              \
   int name##_begin##suffix(struct bpf_raw_tracepoint_args *ctx) {              \
     return stall_begin(&name##_words, &name##_details, kind, copy,             \
-                       events_on ? name##_detail(ctx) : 0);                    \
+                       events_on ? begin_detail(ctx, kind) : 0);               \
   }                                                                            \
                                                                                \
   SEC("raw_tp/mm_vmscan_" #name "_reclaim_end")                                \
@@ -553,9 +530,12 @@ static __always_inline __u64 node_detail(struct bpf_raw_tracepoint_args *ctx) {
 // A zone is compacted by a task that wants to allocate, by kcompactd, or by a
 // task that wrote to compact_memory; only the first is a stall. struct
 // compact_control says which it is (mm/compaction.c: compact_zone_order).
-static __always_inline struct compact_control *
-read_compact_control(struct bpf_raw_tracepoint_args *ctx) {
-  return (struct compact_control *)ctx->args[0];
+static __always_inline bool is_direct(const void *control) {
+  bool direct = false;
+  if (read_kernel)
+    bpf_probe_read_kernel(&direct, sizeof(direct),
+                          control + kernel.control_direct_compaction);
+  return direct;
 }
 
 // Where there is none (5.10), compact_zone asks just before whether the zone is
@@ -582,34 +562,32 @@ static __always_inline int compact_begin_unsaid(__u32 copy) {
 #define COMPACT_PROGRAMS(name, kind, suffix, copy)                             \
   SEC("raw_tp/mm_compaction_begin")                                            \
   int name##_begin##suffix(struct bpf_raw_tracepoint_args *ctx) {              \
-    if (!has_compact_control())                                                \
+    if (!kernel.tells_compaction)                                              \
       return compact_begin_unsaid(copy);                                       \
-    struct compact_control *control = read_compact_control(ctx);               \
-    if (!read_kernel || !BPF_CORE_READ(control, direct_compaction))            \
+    const void *control = (const void *)ctx->args[0];                          \
+    if (!is_direct(control))                                                   \
       return 0;                                                                \
-    return stall_begin(&name##_words, &name##_details, kind, copy,             \
-                       pack_detail((__u32)BPF_CORE_READ(control, order),       \
-                                   BPF_CORE_READ(control, gfp_mask)));         \
+    return stall_begin(                                                        \
+        &name##_words, &name##_details, kind, copy,                            \
+        pack_detail(read_u32(control, kernel.control_order),                   \
+                    read_u32(control, kernel.control_gfp_mask)));              \
   }                                                                            \
                                                                                \
   SEC("raw_tp/mm_compaction_end")                                              \
   int name##_end##suffix(struct bpf_raw_tracepoint_args *ctx) {                \
-    if (has_compact_control()) {                                               \
-      struct compact_control *control = read_compact_control(ctx);             \
-      if (!read_kernel || !BPF_CORE_READ(control, direct_compaction)) {        \
-        __sync_fetch_and_add(&passed_over[kind][copy - 1], 1);                 \
-        return 0;                                                              \
-      }                                                                        \
+    if (kernel.tells_compaction && !is_direct((const void *)ctx->args[0])) {   \
+      __sync_fetch_and_add(&passed_over[kind][copy - 1], 1);                   \
+      return 0;                                                                \
     }                                                                          \
     return stall_end(ctx, &name##_words, &name##_details, kind, 0, false,      \
-                     !has_compact_control(), copy);                            \
+                     !kernel.tells_compaction, copy);                          \
   }
 
 // A throttling is one event, without a begin word that says whether an earlier
 // program saw it: each leaves its number. The last event of a task ends with
 // the last number, or with that of the last program that saw it.
 static __always_inline bool is_seen_first(__u32 copy) {
-  if (!programs_are_preempted())
+  if (!kernel.preempts)
     return true;
   __u32 tid = current_tid(), at = tid & (THROTTLE_WORDS - 1);
   volatile __u64 *seen = bpf_map_lookup_elem(&throttle_seen, &at);

@@ -88,9 +88,28 @@ struct reclaim_proactive_tids {
 #define RECLAIM_ROW_ALONE 4U
 #define RECLAIM_ROW_PLACE_SHIFT 8
 
-/* What kind of kernel this is, as far as the programs care. */
-#define RECLAIM_KERNEL_PREEMPTS 1U         /* programs on tracepoints */
-#define RECLAIM_KERNEL_TELLS_COMPACTION 2U /* whose compaction it is */
+/* The arguments of a begin that tell what the stalled asked for. */
+enum reclaim_arguments {
+  RECLAIM_ARGUMENTS_UNKNOWN,
+  RECLAIM_ORDER_GFP,
+  RECLAIM_GFP_ORDER,
+  RECLAIM_NID_ORDER_GFP
+};
+
+/* What differs between kernels, as far as the programs care. User space takes
+ * it from the kernel's BTF before the programs are loaded: relocations would
+ * make libbpf look at each of some 130,000 types, several times. */
+struct reclaim_kernel {
+  __u32 preempts;         /* programs on tracepoints; see RECLAIM_COPIES */
+  __u32 tells_compaction; /* whose it is, by struct compact_control */
+  __u32 arguments[RECLAIM_KINDS]; /* enum reclaim_arguments */
+  __u32 task_flags;               /* where in struct task_struct, in bytes */
+  __u32 task_comm;
+  __u32 task_group_leader;
+  __u32 control_gfp_mask; /* where in struct compact_control */
+  __u32 control_order;
+  __u32 control_direct_compaction;
+};
 
 struct reclaim_row_key {
   char comm[RECLAIM_COMM_SIZE]; /* raw bytes, zero after the first NUL */

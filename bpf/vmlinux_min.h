@@ -31,44 +31,7 @@ struct bpf_raw_tracepoint_args {
   __u64 args[0];
 };
 
-/* include/linux/sched.h; offsets are relocated when the object is loaded */
+/* include/linux/sched.h */
 #define PF_KTHREAD 0x00200000
-
-struct task_struct {
-  unsigned int flags;
-  char comm[16];
-  struct task_struct *group_leader;
-} __attribute__((preserve_access_index));
-
-/* kernel/tracepoint.c */
-struct tp_transition_snapshot {
-  unsigned long srcu_gp;
-} __attribute__((preserve_access_index));
-
-/* mm/internal.h */
-struct compact_control {
-  unsigned int gfp_mask;
-  int order;
-  _Bool direct_compaction;
-} __attribute__((preserve_access_index));
-
-/* include/trace/events/vmscan.h, compaction.h: prototypes of tracepoints, as
- * BTF has them. What is behind ___ is not part of a name; integers all count as
- * alike, so that the number of arguments tells them apart. */
-struct mem_cgroup {}; /* a declaration is not compatible with a type */
-typedef void (*btf_trace_mm_vmscan_direct_reclaim_begin___order_gfp)(
-    void *, int order, unsigned int gfp_flags);
-typedef void (*btf_trace_mm_vmscan_direct_reclaim_begin___gfp_order)(
-    void *, unsigned int gfp_flags, int order, struct mem_cgroup *);
-typedef void (*btf_trace_mm_vmscan_memcg_reclaim_begin___order_gfp)(
-    void *, int order, unsigned int gfp_flags);
-typedef void (*btf_trace_mm_vmscan_memcg_reclaim_begin___gfp_order)(
-    void *, unsigned int gfp_flags, int order, struct mem_cgroup *);
-typedef void (*btf_trace_mm_vmscan_node_reclaim_begin)(void *, int nid,
-                                                       int order,
-                                                       unsigned int gfp_flags);
-typedef void (*btf_trace_mm_compaction_begin___control)(
-    void *, struct compact_control *, unsigned long zone_start,
-    unsigned long zone_end, _Bool sync);
 
 #endif

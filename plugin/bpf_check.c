@@ -15,6 +15,7 @@
 #include "cgroup.h"
 #include "gfp.h"
 #include "kallsyms.h"
+#include "kernel_types.h"
 #include "kind.h"
 
 /* Headers that are older than Linux 5.8 */

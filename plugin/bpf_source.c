@@ -7,15 +7,14 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
-#include "bpf/reclaim.skel.h"
 #include "bpf_source.h"
 #include "clock.h"
+#include "kernel_types.h"
 #include "kind.h"
 
-#define MEMORY_RECLAIM "memory_reclaim" /* what a write to the file runs */
+#include "bpf/reclaim.skel.h" /* needs types of the above */
 
 #ifndef ENOTSUPP
 #define ENOTSUPP 524 /* include/linux/errno.h; not for user space */
@@ -45,7 +44,9 @@ static const struct {
 static const struct part {
   enum edge edge;
   const char *program; /* behind the kind's name */
-  unsigned copy;       /* later ones only where programs are preempted */
+  /* Later ones only where programs are preempted, for the events that the first
+   * misses: of two copies both are busy now and then. */
+  unsigned copy;
 } parts[] = {
     {END, "end", 1},       {END, "end_2", 2},   {END, "end_3", 3},
     {ASIDE, "order", 1},   {BEGIN, "begin", 1}, {BEGIN, "begin_2", 2},
@@ -63,13 +64,13 @@ struct bpf_source {
   size_t open;    /* the table that the programs write to */
   bool undrained; /* the other one still has its rows */
   size_t max_rows;
-  uint32_t kernel; /* RECLAIM_KERNEL_* */
+  struct kernel_types types;
   bool attached[RECLAIM_KINDS];
   bool absent[RECLAIM_KINDS]; /* the kernel has no such tracepoint */
   struct bpf_link *links[RECLAIM_KINDS][PARTS];
-  bool proactive;    /* is marked, and told apart */
-  int proactive_err; /* why not; 0: not wanted */
-  struct bpf_link *proactive_links[2];
+  bool proactive;         /* is marked, and told apart */
+  int proactive_err;      /* why not; 0: not wanted */
+  int proactive_links[2]; /* descriptors, or -1 */
   struct {
     uint64_t unseen; /* ends that no program counted, at the last drain */
     uint64_t told;   /* of these, handed out as overflow */
@@ -134,6 +135,13 @@ static bool needs_programs(const struct bpf_source *source,
   return options->kinds[kind] || (kind == RECLAIM_MEMCG && source->proactive);
 }
 
+static bool is_needed(const struct bpf_source *source, size_t part) {
+  const struct reclaim_kernel *kernel = &source->types.kernel;
+  if (parts[part].edge == ASIDE)
+    return !kernel->tells_compaction;
+  return parts[part].copy == 1 || kernel->preempts;
+}
+
 /* What is off is not loaded, and takes no memory. */
 static void leave_out(struct bpf_source *source,
                       const struct bpf_source_options *options) {
@@ -141,13 +149,18 @@ static void leave_out(struct bpf_source *source,
     bool on = needs_programs(source, options, kind);
     for (size_t part = 0; part < PARTS; part++)
       if (tracepoint_of(kind, part))
-        bpf_program__set_autoload(find_program(source, kind, part), on);
+        bpf_program__set_autoload(find_program(source, kind, part),
+                                  on && is_needed(source, part));
     if (tracepoints[kind].names[BEGIN]) {
       bpf_map__set_autocreate(find_map(source, kind, "words"), on);
       bpf_map__set_autocreate(find_map(source, kind, "details"),
                               on && options->events);
     }
   }
+  bpf_program__set_autoload(source->skel->progs.proactive_enter,
+                            source->proactive);
+  bpf_program__set_autoload(source->skel->progs.proactive_leave,
+                            source->proactive);
   bpf_map__set_autocreate(source->skel->maps.proactive_tids, source->proactive);
   bpf_map__set_autocreate(source->skel->maps.throttle_seen,
                           options->kinds[RECLAIM_THROTTLE]);
@@ -157,50 +170,61 @@ static void leave_out(struct bpf_source *source,
   bpf_map__set_autocreate(source->skel->maps.stacks, options->event_stacks);
 }
 
-/* Looks for the function in the kernel's types: in the copy that the load needs
- * as well, and keeps. */
-static int aim_at_memory_reclaim(struct reclaim_bpf *skel) {
-  bool had_complaint = first_complaint[0] != '\0';
-  int err = bpf_program__set_attach_target(skel->progs.proactive_enter, 0,
-                                           MEMORY_RECLAIM);
-  if (err == 0)
-    err = bpf_program__set_attach_target(skel->progs.proactive_leave, 0,
-                                         MEMORY_RECLAIM);
-  if (!had_complaint)
-    first_complaint[0] = '\0'; /* this one is told otherwise */
-  /* libbpf also says that of a kernel without types of its own. */
-  return err == -ESRCH && access(VMLINUX_BTF, F_OK) == 0 ? -ENOENT : err;
+/* Programs on functions: what libbpf would have to look up in the kernel's
+ * types is known already. Returns a descriptor or a negative errno. */
+static int load_on_function(uint32_t function, enum bpf_attach_type where,
+                            const char *name, const struct bpf_insn *insns,
+                            size_t num) {
+  LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = where,
+              .attach_btf_id = function);
+  int fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, name, "Dual MIT/GPL", insns,
+                         num, &options);
+  return fd < 0 ? -errno : fd;
 }
 
-static void set_up_proactive(struct bpf_source *source,
-                             const struct bpf_source_options *options) {
-  source->proactive = options->kinds[RECLAIM_MEMCG_PROACTIVE];
-  if (source->proactive) {
-    source->proactive_err = aim_at_memory_reclaim(source->skel);
-    source->proactive = source->proactive_err == 0;
-  }
-  struct reclaim_bpf *skel = source->skel;
-  bpf_program__set_autoload(skel->progs.proactive_enter, source->proactive);
-  bpf_program__set_autoload(skel->progs.proactive_leave, source->proactive);
-  skel->rodata->tell_proactive = source->proactive;
-  skel->rodata->tell_memcg = options->kinds[RECLAIM_MEMCG];
+/* Whether a write to memory.reclaim can be seen; returns 0 or why not. */
+static int try_function(uint32_t function) {
+  static const struct bpf_insn nothing[] = {
+      {.code = BPF_ALU64 | BPF_MOV | BPF_K}, {.code = BPF_JMP | BPF_EXIT}};
+  if (function == 0)
+    return -ENOENT;
+  int fd =
+      load_on_function(function, BPF_TRACE_FENTRY, "reclaim_try", nothing, 2);
+  if (fd < 0)
+    return fd;
+  close(fd);
+  return 0;
+}
+
+/* Function ids are those of the kernel's own types, whatever file has the
+ * others. */
+static int find_function(struct bpf_source *source,
+                         const struct bpf_source_options *options) {
+  struct kernel_types own;
+  if (!options->btf_file)
+    return try_function(source->types.memory_reclaim);
+  if (kernel_types_read(NULL, &own) != 0)
+    return -ESRCH;
+  source->types.memory_reclaim = own.memory_reclaim;
+  return try_function(own.memory_reclaim);
 }
 
 static int open_and_load(struct bpf_source *source,
                          const struct bpf_source_options *options,
                          bool read_kernel) {
-  LIBBPF_OPTS(bpf_object_open_opts, open_options,
-              .btf_custom_path = options->btf_file);
-  source->skel = reclaim_bpf__open_opts(&open_options);
+  source->skel = reclaim_bpf__open();
   if (!source->skel)
     return -errno;
 
+  source->skel->rodata->kernel = source->types.kernel;
   source->skel->rodata->read_kernel = read_kernel;
   source->skel->rodata->group_by = options->group_by;
   source->skel->rodata->only_pid = options->only_pid;
   source->skel->rodata->events_on = options->events;
   source->skel->rodata->event_min_ns = options->event_min_ns;
   source->skel->rodata->event_stacks = options->event_stacks;
+  source->skel->rodata->tell_proactive = source->proactive;
+  source->skel->rodata->tell_memcg = options->kinds[RECLAIM_MEMCG];
   source->tables[0] = source->skel->maps.table_0;
   source->tables[1] = source->skel->maps.table_1;
   /* The slot's template keeps its size, which Linux 5.10 and later allow
@@ -208,7 +232,6 @@ static int open_and_load(struct bpf_source *source,
   int err = 0;
   for (size_t i = 0; i < 2 && err == 0; i++)
     err = bpf_map__set_max_entries(source->tables[i], source->max_rows);
-  set_up_proactive(source, options);
   leave_out(source, options);
   if (err == 0)
     err = reclaim_bpf__load(source->skel);
@@ -254,13 +277,13 @@ static void tell_no_proactive(struct bpf_source *source,
   source->absent[RECLAIM_MEMCG_PROACTIVE] = true;
   if (err == -ENOENT)
     log_printf(log, level,
-               "this kernel has no function " MEMORY_RECLAIM
-               ": proactive reclaim is %s",
+               "this kernel has no function memory_reclaim: proactive reclaim "
+               "is %s",
                fate);
   else
     log_printf(log, level,
-               "cannot attach to function " MEMORY_RECLAIM
-               ": %s: proactive reclaim is %s",
+               "cannot attach to function memory_reclaim: %s: proactive "
+               "reclaim is %s",
                err == -ESRCH      ? "the kernel has no BTF of its own"
                : err == -ENOTSUPP ? "this kernel cannot"
                                   : strerror(-err),
@@ -270,17 +293,14 @@ static void tell_no_proactive(struct bpf_source *source,
 /* A kernel that refuses programs on functions has the others all the same. */
 static int load(struct bpf_source *source,
                 const struct bpf_source_options *options, log_fn log) {
+  if (options->kinds[RECLAIM_MEMCG_PROACTIVE])
+    source->proactive_err = find_function(source, options);
+  source->proactive =
+      options->kinds[RECLAIM_MEMCG_PROACTIVE] && source->proactive_err == 0;
   int err = load_readable(source, options, log);
   if (err == 0 && source->proactive_err != 0)
     tell_no_proactive(source, options, source->proactive_err, log);
-  if (err == 0 || !source->proactive)
-    return err;
-  struct bpf_source_options fewer = *options;
-  fewer.kinds[RECLAIM_MEMCG_PROACTIVE] = false;
-  if (load_readable(source, &fewer, log) != 0)
-    return err;
-  tell_no_proactive(source, options, err, log);
-  return 0;
+  return err;
 }
 
 static bool is_loaded(const struct bpf_source *source, enum reclaim_kind kind,
@@ -289,28 +309,19 @@ static bool is_loaded(const struct bpf_source *source, enum reclaim_kind kind,
          bpf_program__fd(find_program(source, kind, part)) >= 0;
 }
 
-static bool is_needed(const struct bpf_source *source, size_t part) {
-  if (parts[part].edge == ASIDE)
-    return !(source->kernel & RECLAIM_KERNEL_TELLS_COMPACTION);
-  return parts[part].copy == 1 || source->kernel & RECLAIM_KERNEL_PREEMPTS;
-}
-
-/* Asks the object, which was fitted to the kernel's types; and drops what has
- * answered or is not needed. */
-static void find_out_kernel(struct bpf_source *source) {
-  struct bpf_program *probe = source->skel->progs.describe_kernel;
-  LIBBPF_OPTS(bpf_test_run_opts, run);
-  if (bpf_prog_test_run_opts(bpf_program__fd(probe), &run) == 0)
-    source->kernel = run.retval;
-  bpf_program__unload(probe);
-  for (enum reclaim_kind kind = 0; kind < RECLAIM_KINDS; kind++)
-    for (size_t part = 0; part < PARTS; part++)
-      if (is_loaded(source, kind, part) && !is_needed(source, part))
-        bpf_program__unload(find_program(source, kind, part));
-}
-
 static const char *who_of(const struct bpf_source_options *options) {
   return options->who ? options->who : "collectd";
+}
+
+static void explain_no_types(const struct bpf_source_options *options, int err,
+                             log_fn log) {
+  char why[128];
+  libbpf_strerror(err, why, sizeof(why)); /* it has codes of its own */
+  log_printf(log, RECLAIM_LOG_ERROR,
+             "cannot load BPF programs: cannot read the kernel's types from "
+             "%s: %s; the kernel needs CONFIG_DEBUG_INFO_BTF, or option BTF "
+             "a file made for it; see README, BTF",
+             options->btf_file ? options->btf_file : VMLINUX_BTF, why);
 }
 
 static void explain_failure(const struct bpf_source_options *options, int err,
@@ -330,19 +341,6 @@ static void explain_failure(const struct bpf_source_options *options, int err,
                strerror(-err), options->max_tracked);
     return;
   }
-  const char *btf_file = options->btf_file ? options->btf_file : VMLINUX_BTF;
-  struct btf *btf = btf__parse(btf_file, NULL);
-  if (!btf) {
-    char why[128];
-    libbpf_strerror(errno, why, sizeof(why)); /* it has codes of its own */
-    log_printf(log, RECLAIM_LOG_ERROR,
-               "cannot load BPF programs: cannot read the kernel's types from "
-               "%s: %s; the kernel needs CONFIG_DEBUG_INFO_BTF, or option BTF "
-               "a file made for it; see README, BTF",
-               btf_file, why);
-    return;
-  }
-  btf__free(btf);
   log_printf(log, RECLAIM_LOG_ERROR,
              "cannot load BPF programs: %s (%s); reclaim needs Linux 5.10 or "
              "later; see README, Requirements",
@@ -761,23 +759,40 @@ static void attach_kind(struct bpf_source *source,
   source->attached[kind] = true;
 }
 
+/* The kernel takes a program's type when it is loaded: what libbpf has fitted
+ * to the maps is loaded once more. Returns a link's descriptor or a negative
+ * errno. */
+static int attach_mark(const struct bpf_source *source,
+                       struct bpf_program *program,
+                       enum bpf_attach_type where) {
+  int fd = load_on_function(
+      source->types.memory_reclaim, where, bpf_program__name(program),
+      bpf_program__insns(program), bpf_program__insn_cnt(program));
+  if (fd < 0)
+    return fd;
+  int link = bpf_raw_tracepoint_open(NULL, fd);
+  int err = -errno;
+  close(fd);
+  return link < 0 ? err : link;
+}
+
 /* Leaving first: a task that was marked when it entered the function does not
  * leave it unseen, and keep its mark. */
 static int attach_marks(struct bpf_source *source) {
-  struct bpf_program *marks[] = {source->skel->progs.proactive_leave,
-                                 source->skel->progs.proactive_enter};
-  for (size_t i = 0; i < 2; i++) {
-    source->proactive_links[i] = bpf_program__attach(marks[i]);
-    if (!source->proactive_links[i])
-      return -errno;
-  }
-  return 0;
+  struct reclaim_bpf *skel = source->skel;
+  int *links = source->proactive_links;
+  links[0] = attach_mark(source, skel->progs.proactive_leave, BPF_TRACE_FEXIT);
+  if (links[0] < 0)
+    return links[0];
+  links[1] = attach_mark(source, skel->progs.proactive_enter, BPF_TRACE_FENTRY);
+  return links[1] < 0 ? links[1] : 0;
 }
 
 static void detach_marks(struct bpf_source *source) {
   for (size_t i = 2; i-- > 0;) {
-    bpf_link__destroy(source->proactive_links[i]);
-    source->proactive_links[i] = NULL;
+    if (source->proactive_links[i] >= 0)
+      close(source->proactive_links[i]);
+    source->proactive_links[i] = -1;
   }
 }
 
@@ -853,9 +868,7 @@ static void tell_summary(const struct bpf_source *source,
   log_printf(log, RECLAIM_LOG_INFO,
              "attached:%s%s; two tables of %u rows, %llu KiB of kernel memory",
              kinds[0] ? kinds : " nothing",
-             source->kernel & RECLAIM_KERNEL_PREEMPTS
-                 ? ", each program three times"
-                 : "",
+             source->types.kernel.preempts ? ", each program three times" : "",
              options->max_tracked, (unsigned long long)(bytes + 1023) / 1024);
 }
 
@@ -863,7 +876,12 @@ static void tell_summary(const struct bpf_source *source,
 
 static int source_init(struct bpf_source *source,
                        const struct bpf_source_options *options, log_fn log) {
-  int err = load(source, options, log);
+  int err = kernel_types_read(options->btf_file, &source->types);
+  if (err != 0) {
+    explain_no_types(options, err, log);
+    return err;
+  }
+  err = load(source, options, log);
   if (err == 0)
     err = prepare_tables(source);
   if (err == 0)
@@ -874,7 +892,6 @@ static int source_init(struct bpf_source *source,
     explain_failure(options, err, log);
     return err;
   }
-  find_out_kernel(source);
   attach_all(source, options, log);
   tell_summary(source, options, log);
   return 0;
@@ -887,6 +904,7 @@ int bpf_source_new(const struct bpf_source_options *options, log_fn log,
     log(RECLAIM_LOG_ERROR, "cannot load BPF programs: out of memory");
     return -ENOMEM;
   }
+  made->proactive_links[0] = made->proactive_links[1] = -1;
   made->max_rows = bpf_source_max_rows(options);
   made->look = options->look;
 

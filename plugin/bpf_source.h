@@ -12,9 +12,6 @@
 #include "bpf/reclaim_shared.h"
 #include "plugin/log.h"
 
-/* The running kernel's own types. */
-#define VMLINUX_BTF "/sys/kernel/btf/vmlinux"
-
 struct bpf_source_under_way;
 
 /* Looks at the thread of a stall. Whether it can be true: the thread lives, was

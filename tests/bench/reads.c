@@ -194,6 +194,18 @@ static void measure_reads(size_t rows_num, size_t reads) {
   free(each);
 }
 
+static void measure_start(const struct bpf_source_options *options) {
+  long before_kib = resident_kib();
+  uint64_t begin_cpu_ns = cpu_ns(), begin_ns = monotonic_ns();
+  struct bpf_source *source;
+  if (bpf_source_new(options, print_log, &source) != 0)
+    exit(1);
+  printf("start: %.1f ms, %.1f ms of CPU; %ld KiB more memory are resident\n",
+         (double)(monotonic_ns() - begin_ns) / 1e6,
+         (double)(cpu_ns() - begin_cpu_ns) / 1e6, resident_kib() - before_kib);
+  bpf_source_free(source);
+}
+
 int main(int argc, char **argv) {
   size_t reads = argc > 1 ? (size_t)atol(argv[1]) : 200;
   need_live_tests();
@@ -202,23 +214,15 @@ int main(int argc, char **argv) {
   struct bpf_source_options options = {.max_tracked = config.max_tracked};
   memcpy(options.kinds, config.kinds, sizeof(options.kinds));
 
-  long before_kib = resident_kib();
-  uint64_t begin_cpu_ns = cpu_ns(), begin_ns = monotonic_ns();
+  measure_start(&options);
   bench_init(&bench, &options);
-  uint64_t cpu = cpu_ns() - begin_cpu_ns, wall = monotonic_ns() - begin_ns;
-  long source_kib = resident_kib() - before_kib;
   make_parts(&options);
-  printf("start: %.1f ms, %.1f ms of CPU; resident memory: %ld KiB more, ",
-         (double)wall / 1e6, (double)cpu / 1e6, source_kib);
   size_t sizes[] = {0, 1, 10, 100, 1000};
   size_t sizes_num = sizeof(sizes) / sizeof(*sizes);
   if (argc > 2) {
     sizes[0] = (size_t)atol(argv[2]);
     sizes_num = 1;
   }
-  uint64_t unused[PARTS];
-  read_once(unused);
-  printf("%ld KiB more after a read\n", resident_kib() - before_kib);
   for (size_t i = 0; i < sizes_num; i++)
     measure_reads(sizes[i], reads);
   bench_fini(&bench);
