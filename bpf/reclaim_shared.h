@@ -26,6 +26,23 @@ enum reclaim_group_by {
 
 #define RECLAIM_COMM_SIZE 16 /* TASK_COMM_LEN, include/linux/sched.h */
 
+/* Clears what is behind the first zero byte of a comm: kernels may leave bytes
+ * of an earlier one there (strlcpy in __set_task_comm, up to Linux 5.16), which
+ * must not become part of a key. Of the bits that the first line leaves, the
+ * lowest is that of the first zero byte; bytes are in memory as on x86-64. */
+static inline __attribute__((always_inline)) void
+reclaim_cut_comm(__u64 words[RECLAIM_COMM_SIZE / 8]) {
+  for (int i = 0; i < RECLAIM_COMM_SIZE / 8; i++) {
+    __u64 zeros =
+        (words[i] - 0x0101010101010101ULL) & ~words[i] & 0x8080808080808080ULL;
+    if (!zeros)
+      continue;
+    words[i] &= ((zeros & -zeros) >> 7) - 1;
+    for (i++; i < RECLAIM_COMM_SIZE / 8; i++)
+      words[i] = 0;
+  }
+}
+
 /* Upper ends of the histogram's buckets in ns, each included in its bucket.
  * One bucket more than bounds: the last has no upper end. */
 #define RECLAIM_BOUNDS 13
@@ -103,6 +120,7 @@ struct reclaim_kernel {
   __u32 preempts;         /* programs on tracepoints; see RECLAIM_COPIES */
   __u32 tells_compaction; /* whose it is, by struct compact_control */
   __u32 arguments[RECLAIM_KINDS]; /* enum reclaim_arguments */
+  __u32 has_task_btf;             /* bpf_get_current_task_btf */
   __u32 task_flags;               /* where in struct task_struct, in bytes */
   __u32 task_comm;
   __u32 task_group_leader;

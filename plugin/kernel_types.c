@@ -135,6 +135,25 @@ static void take_tracepoint(const struct btf *btf, const struct btf_type *type,
     kernel->tells_compaction = prototype.arguments[0] == 'p';
 }
 
+/* Helpers of BPF programs */
+
+static bool has_helper(const struct btf *btf, const struct btf_type *helpers,
+                       const char *name) {
+  for (uint16_t i = 0; i < btf_vlen(helpers); i++)
+    if (strcmp(btf__name_by_offset(btf, btf_enum(helpers)[i].name_off), name) ==
+        0)
+      return true;
+  return false;
+}
+
+/* Without the helper, and where bytes are in another order, comms are copied by
+ * the helper for that (reclaim_cut_comm). */
+static bool can_read_tasks(const struct btf *btf,
+                           const struct btf_type *helpers) {
+  return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ &&
+         has_helper(btf, helpers, "BPF_FUNC_get_current_task_btf");
+}
+
 /* All */
 
 static void take_types(const struct btf *btf, struct kernel_types *types,
@@ -146,6 +165,8 @@ static void take_types(const struct btf *btf, struct kernel_types *types,
       take_struct(btf, type, name, 0, members);
     else if (btf_is_typedef(type))
       take_tracepoint(btf, type, name, &types->kernel);
+    else if (btf_is_enum(type) && strcmp(name, "bpf_func_id") == 0)
+      types->kernel.has_task_btf = can_read_tasks(btf, type);
     else if (btf_is_func(type) && strcmp(name, "memory_reclaim") == 0)
       types->memory_reclaim = id;
   }

@@ -140,6 +140,29 @@ static void test_neighbouring_words(struct bench *bench) {
   write_words(bench);
 }
 
+/* Any bytes, and each length after any other. */
+static void test_comms(struct bench *bench) {
+  enum { NUM = 150 };
+  char comms[NUM][16];
+  srand(1);
+  for (int i = 0; i < NUM; i++) {
+    int len = i % 16;
+    memset(comms[i], 0, sizeof(comms[i]));
+    for (int at = 0; at < len; at++)
+      comms[i][at] = (char)(i < 32 ? 1 + 127 * (i % 3) : 1 + rand() % 255);
+    set_comm(comms[i]);
+    stall(bench, 1);
+  }
+  drain(bench);
+  __u64 found = 0, pages = 0;
+  for (int i = 0; i < NUM; i++)
+    found += row_of(bench, comms[i], RECLAIM_NODE).stalls > 0;
+  for (size_t i = 0; i < bench->rows.num; i++)
+    pages += bench->rows.rows[i].pages;
+  is_u64(found, NUM, "each comm has a row, whatever its bytes");
+  is_u64(pages, NUM, "and there are no others");
+}
+
 static void test_nested_kinds(struct bench *bench) {
   set_comm("nested");
   begin(bench, RECLAIM_DIRECT);
@@ -743,6 +766,7 @@ int main(void) {
   test_end_without_begin(&bench);
   test_begin_twice(&bench);
   test_neighbouring_words(&bench);
+  test_comms(&bench);
   test_nested_kinds(&bench);
   test_later_programs(&bench, 2);
   test_later_programs(&bench, 3);

@@ -134,6 +134,25 @@ static const struct {
     {"but none at all", "abc\n", 7, "abc"},
 };
 
+static void test_cut(void) {
+  static const unsigned char some[] = {0, 0, 1, 0x7f, 0x80, 0x81, 0xff, 'a'};
+  int wrong = 0;
+  srand(1);
+  for (int i = 0; i < 100000; i++) {
+    union {
+      unsigned char bytes[RECLAIM_COMM_SIZE];
+      __u64 words[RECLAIM_COMM_SIZE / 8];
+    } comm;
+    for (int at = 0; at < RECLAIM_COMM_SIZE; at++)
+      comm.bytes[at] = some[rand() % 8];
+    char wanted[RECLAIM_COMM_SIZE] = "";
+    memcpy(wanted, comm.bytes, strnlen((char *)comm.bytes, sizeof(wanted)));
+    reclaim_cut_comm(comm.words);
+    wrong += memcmp(comm.bytes, wanted, sizeof(wanted)) != 0;
+  }
+  ok(wrong == 0, "nothing is left behind the first zero byte");
+}
+
 int main(void) {
   for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
     char comm[RECLAIM_COMM_SIZE], name[COMM_NAME_SIZE];
@@ -151,6 +170,7 @@ int main(void) {
     comm_clean(clean_cases[i].raw, clean_cases[i].len, name);
     is_str(name, clean_cases[i].name, clean_cases[i].behaviour);
   }
+  test_cut();
   ok(all_bytes_are_safe(), "any byte anywhere gives a safe name");
   return done();
 }

@@ -83,6 +83,8 @@ static void test_old_kernel(void) {
   add_tracepoint(&made, "vmscan_memcg_reclaim_begin", "ig");
   add_tracepoint(&made, "vmscan_node_reclaim_begin", "iig");
   add_tracepoint(&made, "compaction_begin", "iiii");
+  btf__add_enum(made.btf, "bpf_func_id", 4);
+  btf__add_enum_value(made.btf, "BPF_FUNC_get_current_task", 35);
   struct kernel_types types;
   is_u64((uint64_t)-read_made(&made, &types), 0, "types as of Linux 5.10");
   const struct reclaim_kernel *kernel = &types.kernel;
@@ -93,6 +95,7 @@ static void test_old_kernel(void) {
          kernel->arguments[RECLAIM_MEMCG] == RECLAIM_ORDER_GFP &&
          kernel->arguments[RECLAIM_NODE] == RECLAIM_NID_ORDER_GFP,
      "the order comes first");
+  ok(!kernel->has_task_btf, "tasks are read by helpers");
   ok(!kernel->preempts, "programs are not preempted");
   ok(!kernel->tells_compaction, "a compaction does not tell whose it is");
   is_u64(types.memory_reclaim, 0, "there is no memory.reclaim");
@@ -114,6 +117,9 @@ static void test_new_kernel(void) {
   add_tracepoint(&made, "vmscan_memcg_reclaim_begin", "gip");
   add_tracepoint(&made, "vmscan_node_reclaim_begin", "iig");
   add_tracepoint(&made, "compaction_begin", "piii");
+  btf__add_enum(made.btf, "bpf_func_id", 4);
+  btf__add_enum_value(made.btf, "BPF_FUNC_unspec", 0);
+  btf__add_enum_value(made.btf, "BPF_FUNC_get_current_task_btf", 158);
   int prototype = btf__add_func_proto(made.btf, made.u32);
   int function =
       btf__add_func(made.btf, "memory_reclaim", BTF_FUNC_STATIC, prototype);
@@ -127,6 +133,7 @@ static void test_new_kernel(void) {
          kernel->arguments[RECLAIM_MEMCG] == RECLAIM_GFP_ORDER &&
          kernel->arguments[RECLAIM_NODE] == RECLAIM_NID_ORDER_GFP,
      "gfp_flags come first, but for nodes");
+  ok(kernel->has_task_btf, "tasks are read without helpers");
   ok(kernel->preempts, "programs are preempted");
   ok(kernel->tells_compaction && kernel->control_order == 8 &&
          kernel->control_gfp_mask == 12 &&
