@@ -5,11 +5,9 @@
  *
  * Stalls are made in the kernel by BPF_PROG_TEST_RUN, each row by a comm of its
  * own. What collectd does with values is left out here: they are dispatched to
- * nobody. Prints the CPU time of each part of a read, the median of READS, in
- * us, and how often a read takes memory. */
+ * nobody. Prints, as a table in Markdown, the CPU time of each part of a read,
+ * the median of READS, in us, and how often a read takes memory. */
 #include "plugin/collectd_api.h"
-
-#include <malloc.h>
 
 #include "plugin/clock.h"
 #include "plugin/dispatch.h"
@@ -77,9 +75,6 @@ static uint64_t cpu_ns(void) {
 }
 
 enum part { DRAIN, CLEAN, LEDGER, DISPATCH, HOST, PARTS };
-
-static const char *const part_names[PARTS] = {"drain", "clean", "ledger",
-                                              "dispatch", "host"};
 
 /* The parts, wired as in plugin/reclaim.c */
 
@@ -168,6 +163,7 @@ static double median_us(uint64_t *each_ns, size_t num) {
   return (double)each_ns[num / 2] / 1000;
 }
 
+/* A line of the table. */
 static void measure_reads(size_t rows_num, size_t reads) {
   uint64_t(*took)[PARTS] = calloc(reads, sizeof(*took));
   uint64_t *each = calloc(reads, sizeof(*each));
@@ -179,17 +175,16 @@ static void measure_reads(size_t rows_num, size_t reads) {
     read_once(took[i]);
     taken_in_reads = taken - before;
   }
-  printf("%zu rows:", rows_num);
+  printf("| %zu ", rows_num);
   double sum = 0;
   for (enum part part = 0; part < PARTS; part++) {
     for (size_t i = 0; i < reads; i++)
       each[i] = took[i][part];
     double us = median_us(each, reads);
     sum += us;
-    printf(" %s %.1f,", part_names[part], us);
+    printf("| %.1f ", us);
   }
-  printf(" sum %.1f us; %zu values, memory taken %zu times\n", sum, values_num,
-         taken_in_reads);
+  printf("| %.1f | %zu | %zu |\n", sum, values_num, taken_in_reads);
   free(took);
   free(each);
 }
@@ -200,9 +195,11 @@ static void measure_start(const struct bpf_source_options *options) {
   struct bpf_source *source;
   if (bpf_source_new(options, print_log, &source) != 0)
     exit(1);
-  printf("start: %.1f ms, %.1f ms of CPU; %ld KiB more memory are resident\n",
-         (double)(monotonic_ns() - begin_ns) / 1e6,
-         (double)(cpu_ns() - begin_cpu_ns) / 1e6, resident_kib() - before_kib);
+  printf(
+      "From the start to attached: %.1f ms, %.1f ms of CPU; then %ld KiB more "
+      "are resident.\n\n",
+      (double)(monotonic_ns() - begin_ns) / 1e6,
+      (double)(cpu_ns() - begin_cpu_ns) / 1e6, resident_kib() - before_kib);
   bpf_source_free(source);
 }
 
@@ -223,6 +220,9 @@ int main(int argc, char **argv) {
     sizes[0] = (size_t)atol(argv[2]);
     sizes_num = 1;
   }
+  printf("| rows | drain | clean | ledger | dispatch | host | all | values | "
+         "memory taken |\n"
+         "| --: | --: | --: | --: | --: | --: | --: | --: | --: |\n");
   for (size_t i = 0; i < sizes_num; i++)
     measure_reads(sizes[i], reads);
   bench_fini(&bench);

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import statistics
-import subprocess
 import tempfile
 
 from harness import (BUILD, TRACING, Collectd, Staller, Tap, bpf_objects,
@@ -106,15 +105,11 @@ def test_bogus_btf(tap):
 
 
 def test_given_btf(tap):
-    """The kernel's own BTF as a file, and what is left of it when all is
-    stripped that the object does not ask for."""
+    """The kernel's own BTF, as a file in another place."""
     folder = tempfile.mkdtemp()
-    stripped = f"{folder}/stripped"
-    subprocess.run(["bpftool", "gen", "min_core_btf", KERNEL_BTF, stripped,
-                    f"{BUILD}/bpf/reclaim.bpf.o"], check=True)
-    tap.ok(os.path.getsize(stripped) < 4096, "the stripped file is small",
-           os.path.getsize(stripped))
-    for file in KERNEL_BTF, stripped:
+    copied = f"{folder}/copied"
+    shutil.copyfile(KERNEL_BTF, copied)
+    for file in KERNEL_BTF, copied:
         collectd = Collectd(f'BTF "{file}"\n GroupBy process').start()
         collectd.wait_reads(1)
         staller = Staller([b"a-thread"], 96, leader=b"leader")

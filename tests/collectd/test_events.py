@@ -51,7 +51,7 @@ class Inbox:
                 headers[name].append(value)
             when = float(os.path.basename(path).partition(".")[2])
             found.append(Arrival(when, headers, message.rstrip("\n")))
-        return sorted(found)
+        return sorted(found, key=lambda arrival: arrival.when)
 
     def clean(self):
         for path in glob.glob(f"{self.folder}/*"):
