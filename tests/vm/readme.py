@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table of kernels in the project's README. Pure."""
-
-BEGIN, END = "<!-- kernels: begin -->\n", "<!-- kernels: end -->\n"
+"""Tables in the project's README, between comments that name them. Pure."""
 
 LEGEND = """\
 Stalls are the plugin's / ftrace's / the kernel's (`allocstall`), pages the
@@ -12,8 +10,14 @@ Since Linux 7.0 the kernel can hide a stall's end from the plugin: that stall is
 counted, its pages are not ([How it works](#how-it-works))."""
 
 
+def replace(text, name, table):
+    """The README's text with another table of that name."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}{table}{end}{after}"
+
+
 def replace_table(text, table):
-    """The README's text with another table between the two markers."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}{table}\n\n{LEGEND}\n{END}{after}"
+    """The same, with another table of kernels."""
+    return replace(text, "kernels", f"{table}\n\n{LEGEND}\n")

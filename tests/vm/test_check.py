@@ -317,7 +317,7 @@ def check_table(tap):
     tap.ok(row == "| 6.1.5-1, 4 CPUs | 100 / 100 / 100 | 4000 / 4000 | 3990 | 60 / 60 | 2000 / 2000 |"
            and row.count("|") == check.TABLE_HEAD.splitlines()[1].count("|"),
            "the table has a guest's figures")
-    text = f"a\n{readme.BEGIN}old\n{readme.END}b\n"
+    text = "a\n<!-- kernels: begin -->\nold\n<!-- kernels: end -->\nb\n"
     once = readme.replace_table(text, "| new |")
     tap.ok("| new |" in once and "old" not in once and once.startswith("a\n")
            and once.endswith("b\n") and readme.replace_table(once, "| new |") == once,
