@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""What a run says in README: the table, the plot and what belongs to them."""
+
+import os
+import re
+import sys
+
+from figures import KINDS, LIMITS, describe_whole, number, table
+from plot import plot
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, f"{HERE}/../vm")
+
+import readme  # noqa: E402  pylint: disable=wrong-import-position
+
+PLOT = "tests/bench/costs.svg"
+
+
+def machine():
+    """What it was measured on."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        model = re.search(r"^model name\s*: (.*)$", file.read(), re.M)
+    system = os.uname()
+    return (f"Linux {system.release} ({system.machine}), {os.cpu_count()} CPUs"
+            f"{f' ({model[1]})' if model else ''}")
+
+
+def ratios(figures):
+    """Those that have limits, in short."""
+    return "; ".join(
+        f"{KINDS[kind]}: " + ", ".join(f"{key} {number(figures.ratio(key, kind))}"
+                                       for key in LIMITS if figures.has(key))
+        for kind in figures.kinds())
+
+
+def circumstances(figures, chosen, left_out, options, bare):
+    """On what, with what and for how long it was measured, a sentence a line."""
+    versions = dict.fromkeys(one.version() for one in chosen if one.version())
+    rss_kib, cpu_ns = bare
+    yield f"{machine()}; medians of {options.rounds} rounds of {options.seconds} s."
+    yield f"Debian's {', '.join(versions)}."
+    yield (f"collectd without the plugin: RSS {number(rss_kib / 1024)} MiB, "
+           f"{number(cpu_ns / 1e6)} ms of CPU a second.")
+    nothing = [number(figures.median(None, kind, "nothing_ns")) for kind in figures.kinds()]
+    yield f"From one program to the next with nothing between: {' / '.join(nothing)} ns."
+    for name, why in left_out.items():
+        yield f"Left out: {name} ({why})."
+
+
+def section(figures, chosen, left_out, options, bare):
+    """The table and what belongs to it, in Markdown."""
+    kinds = " / ".join(KINDS[kind] for kind in figures.kinds())
+    return "\n".join([
+        f"Two figures are of {kinds}." if len(figures.kinds()) > 1 else f"All are of {kinds}.",
+        "", table(figures, chosen),
+        "", *circumstances(figures, chosen, left_out, options, bare),
+        "", "| what it is | |", "| --- | --- |",
+        *[f"| {one.name} | {one.what} |" for one in chosen],
+        "", "CPU time of the whole work beside the plugin, to that beside empty programs:", "",
+        *[f"- {KINDS[kind]}: {describe_whole(ratios)}" for kind, ratios in figures.pairs.items()]])
+
+
+def write(source, text, figures, chosen):
+    """Puts a section into README.md, and the plot where it is looked for."""
+    rows = {one.name: {kind: figures.median(one.key, kind, "added_ns")
+                       for kind in figures.kinds()} for one in chosen}
+    with open(os.path.join(source, PLOT), "w", encoding="utf-8") as file:
+        file.write(plot(rows))
+    path = os.path.join(source, "README.md")
+    with open(path, encoding="utf-8") as file:
+        old = file.read()
+    new = f"![What each adds to a stall]({PLOT})\n\n{text}\n"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(readme.replace(old, "costs", new))
