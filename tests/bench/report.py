@@ -3,9 +3,10 @@
 
 import os
 import re
+import subprocess
 import sys
 
-from figures import KINDS, LIMITS, describe_whole, number, table
+from figures import KINDS, describe_whole, number, table
 from plot import plot
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -14,6 +15,7 @@ sys.path.insert(0, f"{HERE}/../vm")
 import readme  # noqa: E402  pylint: disable=wrong-import-position
 
 PLOT = "tests/bench/costs.svg"
+IN_SHORT = ("clocks", "hashes", "exporter", "bpftrace", "script")
 
 
 def machine():
@@ -26,10 +28,10 @@ def machine():
 
 
 def ratios(figures):
-    """Those that have limits, in short."""
+    """In short, for who waits."""
     return "; ".join(
         f"{KINDS[kind]}: " + ", ".join(f"{key} {number(figures.ratio(key, kind))}"
-                                       for key in LIMITS if figures.has(key))
+                                       for key in IN_SHORT if figures.has(key))
         for kind in figures.kinds())
 
 
@@ -60,8 +62,16 @@ def section(figures, chosen, left_out, options, bare):
         *[f"- {KINDS[kind]}: {describe_whole(ratios)}" for kind, ratios in figures.pairs.items()]])
 
 
-def write(source, text, figures, chosen):
-    """Puts a section into README.md, and the plot where it is looked for."""
+def reads(build):
+    """What a start and reads take in user space, without what the source says in its log."""
+    run = subprocess.run([os.path.join(build, "tests/bench/reads")], text=True, check=True,
+                         stdout=subprocess.PIPE)
+    return "".join(line + "\n" for line in run.stdout.splitlines() if not line.startswith("#"))
+
+
+def write(source, text, figures, chosen, build):
+    """Puts a section into README.md, and the plot where it is looked for; and what is measured
+    in user space, by itself."""
     rows = {one.name: {kind: figures.median(one.key, kind, "added_ns")
                        for kind in figures.kinds()} for one in chosen}
     with open(os.path.join(source, PLOT), "w", encoding="utf-8") as file:
@@ -71,4 +81,4 @@ def write(source, text, figures, chosen):
         old = file.read()
     new = f"![What each adds to a stall]({PLOT})\n\n{text}\n"
     with open(path, "w", encoding="utf-8") as file:
-        file.write(readme.replace(old, "costs", new))
+        file.write(readme.replace(readme.replace(old, "costs", new), "reads", reads(build)))

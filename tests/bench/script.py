@@ -3,6 +3,10 @@
 """Prints a line for each stall in a memory cgroup, the way scripts for BCC do: a
 perf event for each, which wakes Python."""
 
+import os
+import signal
+import sys
+
 from bcc import BPF  # pylint: disable=import-error
 
 PROGRAMS = r"""
@@ -47,8 +51,15 @@ TRACEPOINT_PROBE(vmscan, mm_vmscan_memcg_reclaim_end) {
 """
 
 
+def end(*_):
+    """Ends at once: an exception would be lost if it came while an event is shown."""
+    sys.stdout.flush()
+    os._exit(0)
+
+
 def main():
     """Prints until interrupted."""
+    signal.signal(signal.SIGINT, end)
     bpf = BPF(text=PROGRAMS)
 
     def show(_cpu, data, _size):
@@ -59,10 +70,7 @@ def main():
     print(f"{'COMM':16} {'PID':7} {'LAT(ms)':>8} {'PAGES':>6}")
     bpf["stalls"].open_perf_buffer(show, page_cnt=64)
     while True:
-        try:
-            bpf.perf_buffer_poll()
-        except KeyboardInterrupt:
-            break
+        bpf.perf_buffer_poll()
 
 
 main()
