@@ -584,10 +584,11 @@ static __always_inline int compact_begin_unsaid(__u32 copy) {
     const void *control = (const void *)ctx->args[0];                          \
     if (!is_direct(control))                                                   \
       return 0;                                                                \
-    return stall_begin(                                                        \
-        &name##_words, &name##_details, kind, copy,                            \
-        pack_detail(read_u32(control, kernel.control_order),                   \
-                    read_u32(control, kernel.control_gfp_mask)));              \
+    __u64 detail = 0;                                                          \
+    if (events_on)                                                             \
+      detail = pack_detail(read_u32(control, kernel.control_order),            \
+                           read_u32(control, kernel.control_gfp_mask));        \
+    return stall_begin(&name##_words, &name##_details, kind, copy, detail);    \
   }                                                                            \
                                                                                \
   SEC("raw_tp/mm_compaction_end")                                              \

@@ -196,17 +196,11 @@ static int try_function(uint32_t function) {
   return 0;
 }
 
-/* Function ids are those of the kernel's own types, whatever file has the
- * others. */
-static int find_function(struct bpf_source *source,
-                         const struct bpf_source_options *options) {
-  struct kernel_types own;
-  if (!options->btf_file)
-    return try_function(source->types.memory_reclaim);
-  if (kernel_types_read(NULL, &own) != 0)
+/* Returns 0 or why programs on the function cannot be had. */
+static int find_function(const struct bpf_source *source) {
+  if (access(VMLINUX_BTF, F_OK) != 0)
     return -ESRCH;
-  source->types.memory_reclaim = own.memory_reclaim;
-  return try_function(own.memory_reclaim);
+  return try_function(source->types.memory_reclaim);
 }
 
 static int open_and_load(struct bpf_source *source,
@@ -294,7 +288,7 @@ static void tell_no_proactive(struct bpf_source *source,
 static int load(struct bpf_source *source,
                 const struct bpf_source_options *options, log_fn log) {
   if (options->kinds[RECLAIM_MEMCG_PROACTIVE])
-    source->proactive_err = find_function(source, options);
+    source->proactive_err = find_function(source);
   source->proactive =
       options->kinds[RECLAIM_MEMCG_PROACTIVE] && source->proactive_err == 0;
   int err = load_readable(source, options, log);
@@ -462,12 +456,9 @@ static uint64_t look_at_word(const struct bpf_source *source,
 #define LATER_NS 60000000000ULL /* a look takes less */
 
 static void add_under_way(struct bpf_source *source, enum reclaim_kind kind,
-                          uint32_t place, uint64_t word) {
-  uint64_t age_ns =
-      (source->opened_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
+                          uint32_t place, uint64_t word, uint64_t age_ns) {
   if (!is_told(source, kind) ||
-      source->under_way_num == BPF_SOURCE_MAX_UNDER_WAY ||
-      age_ns >= RECLAIM_NS_MASK - LATER_NS) /* it began after that */
+      source->under_way_num == BPF_SOURCE_MAX_UNDER_WAY)
     return;
   source->under_way[source->under_way_num++] =
       (struct bpf_source_under_way){.kind = kind,
@@ -476,16 +467,23 @@ static void add_under_way(struct bpf_source *source, enum reclaim_kind kind,
                                     .begin_ns = source->opened_ns - age_ns};
 }
 
+/* A word that is left is looked at next time, too, but for one that is stale:
+ * programs take it for free. */
 static void look_at_group(struct bpf_source *source, enum reclaim_kind words,
                           uint32_t group) {
   uint32_t first = group * RECLAIM_GROUP_WORDS;
   for (uint32_t i = first; i < first + RECLAIM_GROUP_WORDS; i++) {
     enum reclaim_kind kind;
     uint64_t word = look_at_word(source, words, i, &kind);
+    uint64_t age_ns =
+        (source->opened_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
+    bool is_later = age_ns >= RECLAIM_NS_MASK - LATER_NS;
     if (word == 0)
       continue;
-    source->skel->bss->begun[words][group] = 1; /* look again next time */
-    add_under_way(source, kind, i, word);
+    if (is_later || age_ns <= RECLAIM_STALE_NS)
+      source->skel->bss->begun[words][group] = 1;
+    if (!is_later)
+      add_under_way(source, kind, i, word, age_ns);
   }
 }
 
@@ -506,7 +504,9 @@ static void look_at_words(struct bpf_source *source) {
   bss->counted = 0;
   source->opened_ns = monotonic_ns();
   bss->opened_ns = source->opened_ns;
-  nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+  struct timespec left = {.tv_nsec = 100000};
+  while (nanosleep(&left, &left) != 0 && errno == EINTR)
+    continue;
 
   source->under_way_num = 0;
   for (enum reclaim_kind words = 0; words < RECLAIM_KINDS; words++)
@@ -618,8 +618,8 @@ static bool is_waiting_for(const struct bpf_source *source,
                            const struct reclaim_row_key *keep,
                            size_t keep_num) {
   return source->waiting_num == RECLAIM_KINDS + keep_num &&
-         memcmp(&source->waiting[RECLAIM_KINDS], keep,
-                keep_num * sizeof(*keep)) == 0;
+         (keep_num == 0 || memcmp(&source->waiting[RECLAIM_KINDS], keep,
+                                  keep_num * sizeof(*keep)) == 0);
 }
 
 /* What a drain would find, had the tables been swapped. */
@@ -640,6 +640,8 @@ int bpf_source_drain(struct bpf_source *source,
   if (!source->undrained && is_waiting_for(source, keep, keep_num) &&
       is_calm(source)) {
     *rows = calm_rows(source);
+    if (source->types.kernel.preempts) /* else the kernel hides nothing */
+      add_lost(source, rows->num);
     return 0;
   }
   *rows = (struct bpf_source_rows){0};
@@ -874,9 +876,27 @@ static void tell_summary(const struct bpf_source *source,
 
 /* Life */
 
+/* Ids of functions, and what the verifier knows of a task, are the kernel's own
+ * types, whatever file has the others. */
+static int read_types(struct bpf_source *source, const char *btf_file) {
+  int err = kernel_types_read(btf_file, &source->types);
+  if (err != 0 || !btf_file)
+    return err;
+  struct kernel_types own;
+  bool has_own = kernel_types_read(NULL, &own) == 0;
+  struct reclaim_kernel *given = &source->types.kernel;
+  given->has_task_btf =
+      has_own && own.kernel.has_task_btf &&
+      own.kernel.task_flags == given->task_flags &&
+      own.kernel.task_comm == given->task_comm &&
+      own.kernel.task_group_leader == given->task_group_leader;
+  source->types.memory_reclaim = has_own ? own.memory_reclaim : 0;
+  return 0;
+}
+
 static int source_init(struct bpf_source *source,
                        const struct bpf_source_options *options, log_fn log) {
-  int err = kernel_types_read(options->btf_file, &source->types);
+  int err = read_types(source, options->btf_file);
   if (err != 0) {
     explain_no_types(options, err, log);
     return err;

@@ -75,19 +75,20 @@ static int open_text(const char *proc, const char *name) {
   return fd < 0 ? -errno : fd;
 }
 
-void host_open(struct host *host, const char *proc) {
-  if (!proc)
-    proc = "/proc";
-  host->vmstat = open_text(proc, "vmstat");
-  host->pressure = open_text(proc, "pressure/memory");
-}
-
 void host_close(struct host *host) {
   if (host->vmstat >= 0)
     close(host->vmstat);
   if (host->pressure >= 0)
     close(host->pressure);
   host->vmstat = host->pressure = -EBADF;
+}
+
+void host_open(struct host *host, const char *proc) {
+  host_close(host);
+  if (!proc)
+    proc = "/proc";
+  host->vmstat = open_text(proc, "vmstat");
+  host->pressure = open_text(proc, "pressure/memory");
 }
 
 /* Reads a whole file, and ends it by a NUL. */

@@ -35,11 +35,13 @@ void host_parse_pressure(const char *text, struct host_account *account);
 /* The files, open: to look them up at each read would take as long as to read
  * them. */
 struct host {
-  int vmstat, pressure; /* descriptors, or -errno */
+  int vmstat,
+      pressure; /* descriptors, or -errno; before the first open, below 0 */
 };
 
 /* Opens both files below `proc`, where procfs is mounted; NULL is /proc. One
- * that cannot be opened is told of by host_read. The caller closes the host. */
+ * that cannot be opened is told of by host_read, and can be opened again. The
+ * caller closes the host. */
 void host_open(struct host *host, const char *proc);
 
 /* Reads both files as they are now. Sets the whole account. Returns 0, or

@@ -37,9 +37,10 @@ static const struct {
     [SNAPSHOT_SRCU_GP] = {"tp_transition_snapshot", "srcu_gp"},
 };
 
-struct members {
-  bool found[MEMBERS];
+struct found {
+  bool member[MEMBERS];
   uint32_t offset[MEMBERS];
+  bool tracepoint, helpers; /* all kernels have both */
 };
 
 static bool is_wanted(const char *type) {
@@ -54,19 +55,19 @@ static bool is_wanted(const char *type) {
  * (randomized_struct_fields_start in include/linux/compiler_types.h). */
 static void take_struct(const struct btf *btf, const struct btf_type *in,
                         const char *type, uint32_t begin_bits,
-                        struct members *members) {
+                        struct found *found) {
   for (uint16_t at = 0; at < btf_vlen(in); at++) {
     const struct btf_member *member = &btf_members(in)[at];
     const char *name = btf__name_by_offset(btf, member->name_off);
     uint32_t bits = begin_bits + btf_member_bit_offset(in, at);
     const struct btf_type *inner = btf__type_by_id(btf, member->type);
     if (name[0] == '\0' && inner && btf_is_composite(inner))
-      take_struct(btf, inner, type, bits, members);
+      take_struct(btf, inner, type, bits, found);
     for (size_t i = 0; i < MEMBERS; i++)
       if (strcmp(type, names[i].type) == 0 &&
           strcmp(name, names[i].member) == 0) {
-        members->found[i] = true;
-        members->offset[i] = bits / 8;
+        found->member[i] = true;
+        found->offset[i] = bits / 8;
       }
   }
 }
@@ -118,15 +119,18 @@ static enum reclaim_arguments arguments_of(struct prototype prototype) {
 }
 
 static void take_tracepoint(const struct btf *btf, const struct btf_type *type,
-                            const char *name, struct reclaim_kernel *kernel) {
+                            const char *name, struct reclaim_kernel *kernel,
+                            struct found *found) {
   static const char prefix[] = "btf_trace_mm_";
   if (strncmp(name, prefix, strlen(prefix)) != 0)
     return;
   name += strlen(prefix);
   struct prototype prototype = prototype_of(btf, type);
-  if (strcmp(name, "vmscan_direct_reclaim_begin") == 0)
+  if (strcmp(name, "vmscan_direct_reclaim_begin") == 0) {
     kernel->arguments[RECLAIM_DIRECT] = arguments_of(prototype);
-  else if (strcmp(name, "vmscan_memcg_reclaim_begin") == 0)
+    found->tracepoint = true;
+  }
+  if (strcmp(name, "vmscan_memcg_reclaim_begin") == 0)
     kernel->arguments[RECLAIM_MEMCG] = arguments_of(prototype);
   else if (strcmp(name, "vmscan_node_reclaim_begin") == 0 &&
            strcmp(prototype.arguments, "iii") == 0)
@@ -157,17 +161,18 @@ static bool can_read_tasks(const struct btf *btf,
 /* All */
 
 static void take_types(const struct btf *btf, struct kernel_types *types,
-                       struct members *members) {
+                       struct found *found) {
   for (uint32_t id = 1; id < btf__type_cnt(btf); id++) {
     const struct btf_type *type = btf__type_by_id(btf, id);
     const char *name = btf__name_by_offset(btf, type->name_off);
     if (btf_is_struct(type) && is_wanted(name))
-      take_struct(btf, type, name, 0, members);
+      take_struct(btf, type, name, 0, found);
     else if (btf_is_typedef(type))
-      take_tracepoint(btf, type, name, &types->kernel);
-    else if (btf_is_enum(type) && strcmp(name, "bpf_func_id") == 0)
+      take_tracepoint(btf, type, name, &types->kernel, found);
+    else if (btf_is_enum(type) && strcmp(name, "bpf_func_id") == 0) {
       types->kernel.has_task_btf = can_read_tasks(btf, type);
-    else if (btf_is_func(type) && strcmp(name, "memory_reclaim") == 0)
+      found->helpers = true;
+    } else if (btf_is_func(type) && strcmp(name, "memory_reclaim") == 0)
       types->memory_reclaim = id;
   }
 }
@@ -177,22 +182,23 @@ int kernel_types_read(const char *file, struct kernel_types *types) {
   struct btf *btf = btf__parse(file ? file : VMLINUX_BTF, NULL);
   if (!btf)
     return -errno;
-  struct members members = {0};
-  take_types(btf, types, &members);
+  struct found found = {.helpers = false};
+  take_types(btf, types, &found);
   btf__free(btf);
 
   struct reclaim_kernel *kernel = &types->kernel;
-  kernel->task_flags = members.offset[TASK_FLAGS];
-  kernel->task_comm = members.offset[TASK_COMM];
-  kernel->task_group_leader = members.offset[TASK_GROUP_LEADER];
-  kernel->control_gfp_mask = members.offset[CONTROL_GFP_MASK];
-  kernel->control_order = members.offset[CONTROL_ORDER];
-  kernel->control_direct_compaction = members.offset[CONTROL_DIRECT_COMPACTION];
-  kernel->tells_compaction &= members.found[CONTROL_GFP_MASK] &&
-                              members.found[CONTROL_ORDER] &&
-                              members.found[CONTROL_DIRECT_COMPACTION];
-  kernel->preempts = members.found[SNAPSHOT_SRCU_GP];
-  bool has_task = members.found[TASK_FLAGS] && members.found[TASK_COMM] &&
-                  members.found[TASK_GROUP_LEADER];
-  return has_task ? 0 : -ENOENT;
+  kernel->task_flags = found.offset[TASK_FLAGS];
+  kernel->task_comm = found.offset[TASK_COMM];
+  kernel->task_group_leader = found.offset[TASK_GROUP_LEADER];
+  kernel->control_gfp_mask = found.offset[CONTROL_GFP_MASK];
+  kernel->control_order = found.offset[CONTROL_ORDER];
+  kernel->control_direct_compaction = found.offset[CONTROL_DIRECT_COMPACTION];
+  kernel->tells_compaction &= found.member[CONTROL_GFP_MASK] &&
+                              found.member[CONTROL_ORDER] &&
+                              found.member[CONTROL_DIRECT_COMPACTION];
+  kernel->preempts = found.member[SNAPSHOT_SRCU_GP];
+  bool is_whole = found.member[TASK_FLAGS] && found.member[TASK_COMM] &&
+                  found.member[TASK_GROUP_LEADER] && found.tracepoint &&
+                  found.helpers;
+  return is_whole ? 0 : -ENODATA;
 }

@@ -19,9 +19,9 @@ struct kernel_types {
 };
 
 /* Reads a file of BTF, raw or in an ELF file; NULL is the running kernel's own.
- * Takes some 10 ms and, while it lasts, 6 MB. Returns 0, a negative errno, or
- * an error of libbpf's (libbpf_strerror); -ENOENT also where the types have no
- * task_struct. Thread-safe. */
+ * Takes some 15 ms and, while it lasts, 6 MB. Returns 0, a negative errno, or
+ * an error of libbpf's (libbpf_strerror); -ENODATA where types are missing that
+ * all kernels have, as from a file that was stripped. Thread-safe. */
 int kernel_types_read(const char *file, struct kernel_types *types);
 
 #endif

@@ -216,6 +216,8 @@ static bool is_wanted(enum reclaim_kind kind) {
 /* The kernel's own account, also where BPF cannot be had. */
 static void read_host(cdtime_t now) {
   struct host_account account;
+  if (reclaim.host.vmstat < 0)
+    host_open(&reclaim.host, NULL);
   int err = host_read(&reclaim.host, &account);
   if (err != 0) {
     c_complain(LOG_ERR, &reclaim.host_complaint,

@@ -21,7 +21,7 @@ MARGIN = 0.25
 
 
 @dataclasses.dataclass
-class Session:
+class Trial:
     """What one start of a contestant had; times per stall if nothing else is said."""
     added_ns: float = None     # between the watch's programs, less what is there with nothing
     nothing_ns: float = None   # between them with nothing
@@ -53,7 +53,7 @@ def is_narrow(values):
 
 
 class Figures:
-    """Medians over rounds. `rounds` has {(key, kind): Session} of each; key None is nobody.
+    """Medians over rounds. `rounds` has {(key, kind): Trial} of each; key None is nobody.
     `pairs` has {kind: ratios of the work's CPU time, with the plugin to with empty programs}."""
 
     def __init__(self, rounds, pairs):
@@ -93,9 +93,9 @@ class Figures:
 
     def stalls(self, key, kind):
         """How many stalls there were, and how many it did not tell of, in all rounds."""
-        sessions = [one[key, kind] for one in self.rounds]
-        return (sum(session.stalls for session in sessions),
-                sum(session.stalls - session.told for session in sessions))
+        trials = [one[key, kind] for one in self.rounds]
+        return (sum(trial.stalls for trial in trials),
+                sum(trial.stalls - trial.told for trial in trials))
 
 
 def check(figures, margin=MARGIN):
@@ -112,8 +112,8 @@ def check(figures, margin=MARGIN):
     if REALISTIC in figures.pairs:
         ratios = figures.pairs[REALISTIC]
         yield (interval(ratios)[0] <= WHOLE_LIMIT,
-               f"{KINDS[REALISTIC]}: the whole work takes within 1 % of the CPU time that it takes with "
-               f"empty programs ({describe_whole(ratios)})")
+               f"{KINDS[REALISTIC]}: the whole work takes within 1 % of the CPU time that it takes "
+               f"with empty programs ({describe_whole(ratios)})")
 
 
 def describe_whole(ratios):

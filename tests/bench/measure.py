@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from contestants import Bare, harness
-from figures import FEWEST_PAIRS, MOST_PAIRS, Session, is_narrow
+from figures import FEWEST_PAIRS, MOST_PAIRS, Trial, is_narrow
 
 LIMIT_MIB = 16
 TICK_SECONDS = 0.001
@@ -156,62 +156,62 @@ def _rest(pid, seconds=10):
             return
 
 
-def _measure(session, contestant, watch, work, kind, seconds):
+def _measure(trial, contestant, watch, work, kind, seconds):
     """What a contestant adds to work, and takes itself."""
     pid = contestant.process.pid if contestant else os.getpid()
     before, before_ns = watch.read(), cpu_ns(pid)
-    session.work_cpu_ns = work.run(kind, seconds)
+    trial.work_cpu_ns = work.run(kind, seconds)
     if contestant:
         _rest(pid)
     new = watch.read().since(before)
-    session.added_ns = (new.between_ns - new.nothing_ns) / new.timed
-    session.nothing_ns = new.nothing_ns / new.timed
-    session.cpu_ns = (cpu_ns(pid) - before_ns) / new.stalls
+    trial.added_ns = (new.between_ns - new.nothing_ns) / new.timed
+    trial.nothing_ns = new.nothing_ns / new.timed
+    trial.cpu_ns = (cpu_ns(pid) - before_ns) / new.stalls
 
 
-def _measure_programs(session, programs, watch, work, kind, seconds):
+def _measure_programs(trial, programs, watch, work, kind, seconds):
     """What its programs take. The kernel measures that, which adds to what they cost."""
     before = watch.read()
     watch.do("stats")
     work.run(kind, seconds)
     watch.do("plain")
     new = watch.read().since(before)
-    session.program_ns = sum(ns for program, (ns, _) in new.programs.items()
+    trial.program_ns = sum(ns for program, (ns, _) in new.programs.items()
                              if program in programs) / new.stalls
 
 
-def run_session(contestant, work, kind, seconds, with_programs=True):
+def run_trial(contestant, work, kind, seconds, with_programs=True):
     """Starts a contestant (None: nobody), measures it, and stops it."""
-    watch, programs, session = Watch(), (), Session()
+    watch, programs, trial = Watch(), (), Trial()
     try:
         if contestant:
             contestant.prepare()
-            session.start_s, programs = _start(contestant, watch, work)
+            trial.start_s, programs = _start(contestant, watch, work)
         watch.do("after")
         time.sleep(0.2)  # until readers are ready, too
-        _measure(session, contestant, watch, work, kind, seconds)
+        _measure(trial, contestant, watch, work, kind, seconds)
         if with_programs:
-            _measure_programs(session, programs, watch, work, kind, seconds / 2)
+            _measure_programs(trial, programs, watch, work, kind, seconds / 2)
         if contestant:
-            session.rss_kib = rss_kib(contestant.process.pid)
+            trial.rss_kib = rss_kib(contestant.process.pid)
             _rest(contestant.process.pid)
             contestant.settle()
-            session.stalls, session.told = watch.read().stalls, contestant.stop()
+            trial.stalls, trial.told = watch.read().stalls, contestant.stop()
     finally:
         if contestant:
             contestant.abandon()
         watch.close()
-    return session
+    return trial
 
 
 def run_rounds(contestants, work, kinds, rounds, seconds, with_programs=True):
-    """Yields {(key of a contestant, kind of work): Session} for each round; nobody is a
+    """Yields {(key of a contestant, kind of work): Trial} for each round; nobody is a
     contestant, too. Each round has another order."""
     turns = [(contestant, kind) for contestant in (None, *contestants) for kind in kinds]
     for number in range(rounds):
         first = number * len(turns) // rounds
         yield {(contestant.key if contestant else None, kind):
-               run_session(contestant, work, kind, seconds, with_programs)
+               run_trial(contestant, work, kind, seconds, with_programs)
                for contestant, kind in turns[first:] + turns[:first]}
 
 

@@ -12,7 +12,7 @@ sys.path[1:1] = [f"{HERE}/../collectd", f"{HERE}/../vm"]
 # pylint: disable=wrong-import-position
 import figures  # noqa: E402
 import plot  # noqa: E402
-from figures import Figures, Session  # noqa: E402
+from figures import Figures, Trial  # noqa: E402
 from harness import Tap  # noqa: E402
 
 # What each adds to a stall.
@@ -20,17 +20,17 @@ ADDED_NS = {None: 0, "empty": 100, "clocks": 200, "plugin": 300, "hashes": 700, 
             "bpftrace": 1600, "script": 12000}
 
 
-def session(key, slow=1, lost=0):
-    """A session on a machine that is now so slow."""
+def trial(key, slow=1, lost=0):
+    """A trial on a machine that is now so slow."""
     ns = ADDED_NS[key] * slow
-    return Session(added_ns=ns, program_ns=ns / 2, work_cpu_ns=10000 + ns, cpu_ns=50,
+    return Trial(added_ns=ns, program_ns=ns / 2, work_cpu_ns=10000 + ns, cpu_ns=50,
                    start_s=0.25, rss_kib=2048, stalls=1000, told=1000 - lost)
 
 
 def rounds(without=(), **changed):
     """Three rounds of steady work, the second on a machine three times as slow."""
     keys = [key for key in ADDED_NS if key not in without]
-    return [{(key, "empty"): changed.get(key, session(key, slow)) for key in keys}
+    return [{(key, "empty"): changed.get(key, trial(key, slow)) for key in keys}
             for slow in (1, 3, 1)]
 
 
@@ -55,7 +55,7 @@ def check_medians(tap):
     tap.equal(made.stalls("plugin", "empty"), (3000, 0), "stalls are summed up")
     tap.equal(made.kinds(), ["empty"], "only works that were done are told")
     uneven = rounds()
-    uneven[1]["plugin", "empty"] = session("plugin", 1)  # the machine was slow for others alone
+    uneven[1]["plugin", "empty"] = trial("plugin", 1)  # the machine was slow for others alone
     tap.equal(Figures(uneven, {}).ratio("hashes", "empty"), 700 / 300,
               "one round of three does not make the ratio")
 
@@ -69,9 +69,9 @@ def check_checks(tap):
     """What must hold."""
     good = {"read": [1.0, 1.02] * 10}
     tap.equal(failed(Figures(rounds(), good)), [], "all holds of a cheap plugin")
-    slow = failed(Figures(rounds(plugin=session("hashes")), good))
+    slow = failed(Figures(rounds(plugin=trial("hashes")), good))
     tap.equal(len(slow), 2, "a plugin as dear as two hashes misses both ratios")
-    dearer = rounds(plugin=Session(added_ns=340, program_ns=1, stalls=9, told=9))
+    dearer = rounds(plugin=Trial(added_ns=340, program_ns=1, stalls=9, told=9))
     tap.equal(failed(Figures(dearer, good)),
               ["the plugin adds at most 0.2 times what bpftrace adds (0.212)"],
               "a little dearer, it misses the one that is near")
@@ -79,7 +79,7 @@ def check_checks(tap):
     tap.equal(len(list(figures.check(Figures(rounds(without=["script"]), good), 0))),
               len(list(figures.check(Figures(rounds(), good), 0))) - 1,
               "who was left out is not checked against")
-    tap.equal(failed(Figures(rounds(plugin=session("plugin", lost=1)), good)),
+    tap.equal(failed(Figures(rounds(plugin=trial("plugin", lost=1)), good)),
               ["back to back: none of 3000 stalls is lost (3)"], "no stall may be lost")
     tap.equal(len(failed(Figures(rounds(), {"read": [1.011, 1.03] * 10}))), 1,
               "more than 1 % of CPU, and sure of it, fails")
@@ -91,7 +91,7 @@ def check_words(tap):
     """How figures are shown."""
     tap.equal([figures.number(value) for value in (None, 0.123, 4.56, 78.91, 234.5, 12345)],
               ["–", "0.12", "4.6", "78.9", "234", "12,300"], "numbers have three digits at most")
-    lines = figures.table(Figures(rounds(plugin=session("plugin", lost=1)), {}),
+    lines = figures.table(Figures(rounds(plugin=trial("plugin", lost=1)), {}),
                           [Row("plugin", "ours"), Row("script", "theirs"), Row("gone", "nobody")])
     tap.equal(lines.splitlines()[2:],
               ["| ours | 300 | 1 | 100 | 0.5 | 0.10% | 103.0% | 250 | 2 |",

@@ -12,7 +12,7 @@ import statistics
 import tempfile
 
 from harness import (BUILD, TRACING, Collectd, Staller, Tap, bpf_objects,
-                     need_live_machine)
+                     need_live_machine, wait_for)
 
 KERNEL_BTF = "/sys/kernel/btf/vmlinux"
 NO_BPF = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin",
@@ -214,6 +214,7 @@ def test_reads_that_fail(tap):
             check_other_plugins(tap, collectd, f"while bpf({command}) fails")
         staller = Staller([b"meanwhile"], 96)
         staller.wait()
+        wait_for(lambda: "cannot read the BPF maps" in collectd.log(), "a read that fails")
         os.unlink(switch)
         collectd.wait_reads(3)  # the table that was closed already goes first
         log = collectd.log()

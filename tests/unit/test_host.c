@@ -102,7 +102,7 @@ static void write_file(const char *path, const char *text, size_t len) {
 }
 
 static int read_once(const char *proc, struct host_account *account) {
-  struct host host;
+  struct host host = {-EBADF, -EBADF};
   host_open(&host, proc);
   int err = host_read(&host, account);
   host_close(&host);
@@ -159,7 +159,7 @@ static void test_read(void) {
   is_u64((uint64_t)-read_once(dir, &got), EFBIG, "a larger one is an error");
   ok(!got.has_oom_kill, "and nothing of it is believed");
 
-  struct host host;
+  struct host host = {-EBADF, -EBADF};
   host_open(&host, dir);
   write_file(vmstat, some, strlen(some));
   ok(host_read(&host, &got) == 0 && got.allocstall == 7,

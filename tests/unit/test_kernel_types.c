@@ -42,6 +42,12 @@ static void add_tracepoint(struct made *made, const char *name,
   btf__add_typedef(made->btf, typedef_name, btf__add_ptr(made->btf, function));
 }
 
+static void add_helpers(struct made *made, const char *name, int number) {
+  btf__add_enum(made->btf, "bpf_func_id", 4);
+  btf__add_enum_value(made->btf, "BPF_FUNC_unspec", 0);
+  btf__add_enum_value(made->btf, name, number);
+}
+
 /* Returns what reading a file of it returns. */
 static int read_made(struct made *made, struct kernel_types *types) {
   char path[] = "/tmp/test_kernel_types.XXXXXX";
@@ -83,8 +89,7 @@ static void test_old_kernel(void) {
   add_tracepoint(&made, "vmscan_memcg_reclaim_begin", "ig");
   add_tracepoint(&made, "vmscan_node_reclaim_begin", "iig");
   add_tracepoint(&made, "compaction_begin", "iiii");
-  btf__add_enum(made.btf, "bpf_func_id", 4);
-  btf__add_enum_value(made.btf, "BPF_FUNC_get_current_task", 35);
+  add_helpers(&made, "BPF_FUNC_get_current_task", 35);
   struct kernel_types types;
   is_u64((uint64_t)-read_made(&made, &types), 0, "types as of Linux 5.10");
   const struct reclaim_kernel *kernel = &types.kernel;
@@ -117,9 +122,7 @@ static void test_new_kernel(void) {
   add_tracepoint(&made, "vmscan_memcg_reclaim_begin", "gip");
   add_tracepoint(&made, "vmscan_node_reclaim_begin", "iig");
   add_tracepoint(&made, "compaction_begin", "piii");
-  btf__add_enum(made.btf, "bpf_func_id", 4);
-  btf__add_enum_value(made.btf, "BPF_FUNC_unspec", 0);
-  btf__add_enum_value(made.btf, "BPF_FUNC_get_current_task_btf", 158);
+  add_helpers(&made, "BPF_FUNC_get_current_task_btf", 158);
   int prototype = btf__add_func_proto(made.btf, made.u32);
   int function =
       btf__add_func(made.btf, "memory_reclaim", BTF_FUNC_STATIC, prototype);
@@ -146,6 +149,7 @@ static void test_new_kernel(void) {
 static void test_strange_kernel(void) {
   struct made made = make();
   add_task_struct(&made);
+  add_helpers(&made, "BPF_FUNC_get_current_task", 35);
   add_tracepoint(&made, "vmscan_direct_reclaim_begin", "pig");
   add_tracepoint(&made, "vmscan_memcg_reclaim_begin", "igii");
   add_tracepoint(&made, "vmscan_node_reclaim_begin", "iigp");
@@ -160,12 +164,24 @@ static void test_strange_kernel(void) {
      "a compaction whose struct is not known tells nothing");
 }
 
-static void test_no_kernel(void) {
-  struct made made = make();
-  add_control(&made);
+/* As of a file that was stripped of what another program did not need. */
+static void test_stripped(void) {
   struct kernel_types types;
-  is_u64((uint64_t)-read_made(&made, &types), ENOENT,
-         "types without tasks are those of no kernel");
+  for (int missing = 0; missing < 3; missing++) {
+    struct made made = make();
+    if (missing != 0)
+      add_task_struct(&made);
+    if (missing != 1)
+      add_helpers(&made, "BPF_FUNC_get_current_task", 35);
+    if (missing != 2)
+      add_tracepoint(&made, "vmscan_direct_reclaim_begin", "ig");
+    is_u64((uint64_t)-read_made(&made, &types), ENODATA,
+           "types that lack what all kernels have are not believed");
+  }
+}
+
+static void test_no_kernel(void) {
+  struct kernel_types types;
   is_u64((uint64_t)-kernel_types_read("/nonexistent", &types), ENOENT,
          "a file that is not there is an error");
   ok(kernel_types_read("/etc/passwd", &types) < 0, "so is one of no types");
@@ -175,6 +191,7 @@ int main(void) {
   test_old_kernel();
   test_new_kernel();
   test_strange_kernel();
+  test_stripped();
   test_no_kernel();
   return done();
 }
