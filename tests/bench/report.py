@@ -23,7 +23,8 @@ def machine():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = re.search(r"^model name\s*: (.*)$", file.read(), re.M)
     system = os.uname()
-    return (f"Linux {system.release} ({system.machine}), {os.cpu_count()} CPUs"
+    release = ".".join(system.release.split(".")[:2])
+    return (f"Linux {release} ({system.machine}), {os.cpu_count()} CPUs"
             f"{f' ({model[1]})' if model else ''}")
 
 
@@ -62,16 +63,28 @@ def section(figures, chosen, left_out, options, bare):
         *[f"- {KINDS[kind]}: {describe_whole(ratios)}" for kind, ratios in figures.pairs.items()]])
 
 
+def _output(build, program):
+    """The lines that a program of tests/bench prints."""
+    run = subprocess.run([os.path.join(build, "tests/bench", program)], text=True, check=True,
+                         stdout=subprocess.PIPE)
+    return run.stdout.splitlines()
+
+
 def reads(build):
     """What a start and reads take in user space, without what the source says in its log."""
-    run = subprocess.run([os.path.join(build, "tests/bench/reads")], text=True, check=True,
-                         stdout=subprocess.PIPE)
-    return "".join(line + "\n" for line in run.stdout.splitlines() if not line.startswith("#"))
+    return "".join(f"{line}\n" for line in _output(build, "reads") if not line.startswith("#"))
+
+
+def alone(build):
+    """What programs take that run alone."""
+    rows = [line[2:] for line in _output(build, "test_alone") if line.startswith("# |")]
+    return "\n".join(["| | ns for begin and end | the plugin's, times that |",
+                      "| --- | ---: | ---: |", *rows]) + "\n"
 
 
 def write(source, text, figures, chosen, build):
     """Puts a section into README.md, and the plot where it is looked for; and what is measured
-    in user space, by itself."""
+    by itself."""
     rows = {one.name: {kind: figures.median(one.key, kind, "added_ns")
                        for kind in figures.kinds()} for one in chosen}
     with open(os.path.join(source, PLOT), "w", encoding="utf-8") as file:
@@ -81,4 +94,6 @@ def write(source, text, figures, chosen, build):
         old = file.read()
     new = f"![What each adds to a stall]({PLOT})\n\n{text}\n"
     with open(path, "w", encoding="utf-8") as file:
-        file.write(readme.replace(readme.replace(old, "costs", new), "reads", reads(build)))
+        for name, table_of in (("costs", new), ("alone", alone(build)), ("reads", reads(build))):
+            old = readme.replace(old, name, table_of)
+        file.write(old)
