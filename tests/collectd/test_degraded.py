@@ -15,6 +15,8 @@ from harness import (BUILD, TRACING, Collectd, Staller, Tap, bpf_objects,
                      need_live_machine, wait_for)
 
 KERNEL_BTF = "/sys/kernel/btf/vmlinux"
+WITHOUT_OWN_BTF = ("unshare", "-m", "sh", "-c",
+                   f'mount -t tmpfs none {os.path.dirname(KERNEL_BTF)} && exec "$@"', "sh")
 NO_BPF = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin",
           "--inh-caps=-bpf,-perfmon,-sys_admin")
 
@@ -105,12 +107,12 @@ def test_bogus_btf(tap):
 
 
 def test_given_btf(tap):
-    """The kernel's own BTF, as a file in another place."""
+    """The kernel's own BTF; and as a file, where the kernel seems to have none."""
     folder = tempfile.mkdtemp()
     copied = f"{folder}/copied"
     shutil.copyfile(KERNEL_BTF, copied)
-    for file in KERNEL_BTF, copied:
-        collectd = Collectd(f'BTF "{file}"\n GroupBy process').start()
+    for file, prefix in (KERNEL_BTF, ()), (copied, WITHOUT_OWN_BTF):
+        collectd = Collectd(f'BTF "{file}"\n GroupBy process', prefix=prefix).start()
         collectd.wait_reads(1)
         staller = Staller([b"a-thread"], 96, leader=b"leader")
         staller.wait()
