@@ -89,11 +89,6 @@ def write(source, text, figures, chosen, build):
                        for kind in figures.kinds()} for one in chosen}
     with open(os.path.join(source, PLOT), "w", encoding="utf-8") as file:
         file.write(plot(rows))
-    path = os.path.join(source, "README.md")
-    with open(path, encoding="utf-8") as file:
-        old = file.read()
-    new = f"![What each adds to a stall]({PLOT})\n\n{text}\n"
-    with open(path, "w", encoding="utf-8") as file:
-        for name, table_of in (("costs", new), ("alone", alone(build)), ("reads", reads(build))):
-            old = readme.replace(old, name, table_of)
-        file.write(old)
+    readme.update(os.path.join(source, "README.md"), {
+        "costs": f"![What each adds to a stall]({PLOT})\n\n{text}\n",
+        "alone": alone(build), "reads": reads(build)})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tables in the project's README, between comments that name them. Pure."""
+"""Tables in the project's README, between comments that name them."""
 
 LEGEND = """\
 Stalls are the plugin's / ftrace's / the kernel's (`allocstall`), pages the
@@ -16,6 +16,16 @@ def replace(text, name, table):
     before, rest = text.split(begin)
     _, after = rest.split(end)
     return f"{before}{begin}{table}{end}{after}"
+
+
+def update(path, tables):
+    """Puts tables, {name: text}, into a README."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    for name, table in tables.items():
+        text = replace(text, name, table)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def replace_table(text, table):
