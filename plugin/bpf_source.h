@@ -75,7 +75,7 @@ struct bpf_source_rows {
  * caller frees, also when no kind could be attached; or a negative errno after
  * one ERROR to `log`, with nothing left in the kernel.
  * Changes libbpf's print function while it runs, and puts it back. Takes some
- * 20 ms and 10 MB while libbpf reads the kernel's BTF. */
+ * 15 ms and 6 MB while libbpf reads the kernel's BTF. */
 int bpf_source_new(const struct bpf_source_options *options, log_fn log,
                    struct bpf_source **source);
 

@@ -35,8 +35,8 @@ void host_parse_pressure(const char *text, struct host_account *account);
 /* The files, open: to look them up at each read would take as long as to read
  * them. */
 struct host {
-  int vmstat,
-      pressure; /* descriptors, or -errno; before the first open, below 0 */
+  /* Descriptors, or -errno; below 0 before the first open. */
+  int vmstat, pressure;
 };
 
 /* Opens both files below `proc`, where procfs is mounted; NULL is /proc. One

@@ -40,6 +40,10 @@ static struct programs programs_of(const struct bpf_object *contestants,
 static struct contestants_bpf *load_contestants(void) {
   struct contestants_bpf *skel = contestants_bpf__open();
   struct bpf_program *program;
+  if (!skel) {
+    printf("Bail out! cannot open what to compare with\n");
+    exit(1);
+  }
   bpf_object__for_each_program(program, skel->obj) {
     bool wanted = false;
     for (enum set set = 0; set < PLUGIN; set++)

@@ -8,9 +8,10 @@
  *   after     attaches the programs that come after those attached by now
  *   stats     lets the kernel measure how long each BPF program runs
  *   plain     ends that
- *   read      prints `seen timed ns`: ends of stalls, pairs of begin and end
- * that both were timed, and what was added to those; then a line `id ns runs`
- * for each BPF program that ran while measured; then `.`
+ *   read      prints `seen timed between nothing`: ends of stalls, those that
+ * were timed, and the ns of these between the programs before and after, and
+ * between two with nothing between; then a line `id ns runs` for each BPF
+ * program; then `.`
  *
  * Each is answered, the others by `OK`. Ends with its standard input. */
 #include <errno.h>
