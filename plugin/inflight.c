@@ -3,6 +3,7 @@
 
 #include "inflight.h"
 #include "kind.h"
+#include "sort.h"
 
 /* A stall of which time was told. */
 struct told {
@@ -195,7 +196,7 @@ static bool is_dead(const struct inflight *inflight,
 }
 
 /* Where not all rows or stalls came, those that were told of are still to come.
- */
+ * What was told before is then needed no more, and is room to sort in. */
 static void carry_over(struct inflight *inflight,
                        const struct bpf_source_rows *drained) {
   for (size_t i = 0; i < inflight->told_num; i++) {
@@ -204,8 +205,8 @@ static void carry_over(struct inflight *inflight,
         inflight->next_num < BPF_SOURCE_MAX_UNDER_WAY)
       inflight->next[inflight->next_num++] = *told;
   }
-  qsort(inflight->next, inflight->next_num, sizeof(*inflight->next),
-        compare_places);
+  sort_items(inflight->next, inflight->told, inflight->next_num,
+             sizeof(*inflight->next), compare_places);
 }
 
 void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
