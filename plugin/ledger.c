@@ -489,12 +489,16 @@ static void account_open_interval(const struct ledger *ledger,
 
 static void account_credit(struct ledger *ledger, struct account *account,
                            const struct ledger_row *rows, size_t rows_num) {
+  const struct ledger_row *counted = NULL;
   for (size_t i = 0; i < rows_num; i++) {
     if (is_blank(&rows[i]))
       continue;
     series_add_row(&account->total, rows[i].row);
-    bool again = i > 0 && is_same_key(&rows[i], &rows[i - 1]);
-    ledger->health.rows += rows[i].row->stalls > 0 && !again;
+    if (rows[i].row->stalls > 0 &&
+        !(counted && is_same_key(&rows[i], counted))) {
+      ledger->health.rows++;
+      counted = &rows[i];
+    }
     if (is_overflow(&rows[i])) {
       add_to_other(account, &rows[i]);
       ledger->health.unattributed += rows[i].row->stalls;

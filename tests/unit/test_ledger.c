@@ -174,6 +174,11 @@ static void test_stalls_under_way(void) {
   read_now(bench);
   is_u64(ledger_health(bench->ledger).rows, 2,
          "a stall with a row of its own is no other comm");
+  stall(bench, "java", 0, 0);
+  stall(bench, "java", 1, MS);
+  read_now(bench);
+  is_u64(ledger_health(bench->ledger).rows, 1,
+         "beside an empty row that waited for its comm it is counted");
   bench_free(bench);
   bench = bench_new(&defaults);
   read_now(bench);
