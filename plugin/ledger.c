@@ -200,9 +200,11 @@ static void add_to_other(struct account *account,
   series_add_row(&account->other, row->row);
 }
 
-/* A share of a stall under way has time, but no stall yet. */
+/* A share of a stall under way has no stall yet; and no time, where the rest of
+ * an interval comes, but it lasts. */
 static bool is_blank(const struct ledger_row *row) {
-  return row->row->stalls == 0 && row->row->time_ns == 0;
+  return row->row->stalls == 0 && row->row->time_ns == 0 &&
+         row->row->longest_ns == 0;
 }
 
 /* Stalls that were under way have rows of their own, beside that of their comm.

@@ -67,8 +67,7 @@ struct ledger_health {
 struct ledger *ledger_new(const struct ledger_options *options);
 
 /* Adds one interval. Sorts `rows` by kind, name and key, and sets their
- * `held`; rows without stalls and time count for nothing. At most `max_rows`
- * rows.
+ * `held`; rows of zeros count for nothing. At most `max_rows` rows.
  * `now_ns` is a monotonic clock. Takes no memory and cannot fail. What comes
  * out does not depend on the order of the rows. */
 void ledger_add_interval(struct ledger *ledger, struct ledger_row *rows,

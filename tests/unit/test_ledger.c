@@ -192,6 +192,12 @@ static void test_stalls_under_way(void) {
   is_u64(total(bench)->sum.time_ns, 10 * SECOND, "its time is in the total");
   is_u64(ledger_health(bench->ledger).rows, 0, "it is no row of the kernel's");
   is_u64(ledger_health(bench->ledger).untimed, 0, "and not untimed");
+  share(bench, "java", 10 * SECOND);
+  bench->interval.counts[0].time_ns = 0; /* all was told already */
+  read_now(bench);
+  ok(named(bench, "java")->longest_ns == 10 * SECOND &&
+         total(bench)->longest_ns == 10 * SECOND,
+     "also in the rest of an interval it is the longest, of name and total");
   for (int i = 0; i < 40; i++) {
     fill_places(bench, 19, 1 * MS);
     share(bench, "java", 10 * SECOND);
