@@ -75,6 +75,8 @@ static struct told *find_told(const struct inflight *inflight,
 static const struct bpf_source_under_way *
 find_under_way(const struct bpf_source_rows *drained,
                const struct bpf_source_under_way *at) {
+  if (drained->under_way_num == 0) /* there may be no list, either */
+    return NULL;
   return bsearch(at, drained->under_way, drained->under_way_num,
                  sizeof(*drained->under_way), compare_places);
 }

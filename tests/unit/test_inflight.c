@@ -163,6 +163,10 @@ static void test_dead(void) {
   add_under_way(5, 11 * S);
   inflight_update(inflight, &drained, &shares);
   is_u64(shares.num, 1, "a new stall of the thread is one");
+  open_interval(13 * S);
+  drained.under_way = NULL; /* as where nothing stalls any more */
+  inflight_update(inflight, &drained, &shares);
+  is_u64(shares.num, 0, "without a list of stalls there is none");
   inflight_free(inflight);
 }
 
