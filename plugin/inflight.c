@@ -197,13 +197,25 @@ static bool is_dead(const struct inflight *inflight,
   return is_told(before, stall) && before->dead;
 }
 
+/* Whether another stall was told of in its place, whose row is still to come:
+ * this one is told of when that came. */
+static bool is_early(const struct inflight *inflight,
+                     const struct bpf_source_rows *drained,
+                     const struct bpf_source_under_way *stall) {
+  const struct told *before = find_told(inflight, stall);
+  return !drained->complete && before && !before->settled &&
+         !is_told(before, stall);
+}
+
 /* Where not all rows or stalls came, those that were told of are still to come.
  * What was told before is then needed no more, and is room to sort in. */
 static void carry_over(struct inflight *inflight,
                        const struct bpf_source_rows *drained) {
   for (size_t i = 0; i < inflight->told_num; i++) {
     const struct told *told = &inflight->told[i];
-    if (!told->settled && !find_under_way(drained, &told->stall) &&
+    const struct bpf_source_under_way *seen =
+        find_under_way(drained, &told->stall);
+    if (!told->settled && !(seen && is_told(told, seen)) &&
         inflight->next_num < BPF_SOURCE_MAX_UNDER_WAY)
       inflight->next[inflight->next_num++] = *told;
   }
@@ -219,7 +231,7 @@ void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
   inflight->next_num = 0;
   for (size_t i = 0; i < drained->under_way_num; i++) {
     const struct bpf_source_under_way *stall = &drained->under_way[i];
-    if (inflight->ended[i])
+    if (inflight->ended[i] || is_early(inflight, drained, stall))
       continue;
     if (stall->confirmed && !is_dead(inflight, stall))
       share(inflight, stall, drained->opened_ns - stall->begin_ns, shares);

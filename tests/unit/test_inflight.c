@@ -190,6 +190,27 @@ static void test_incomplete(void) {
   inflight_free(inflight);
 }
 
+/* A stall that ended, whose row is late, and another one of its thread. */
+static void test_incomplete_behind_another(void) {
+  struct inflight *inflight = inflight_new();
+  open_interval(10 * S);
+  add_under_way(4, 7 * S);
+  inflight_update(inflight, &drained, &shares);
+  open_interval(11 * S);
+  drained.complete = false;
+  add_under_way(4, 10 * S + 9);
+  inflight_update(inflight, &drained, &shares);
+  open_interval(11 * S);
+  drained.under_way_num = 1;
+  struct reclaim_row *row =
+      add_row("task-4", alone(4), 1, 3 * S + 5, 3 * S + 5);
+  inflight_update(inflight, &drained, &shares);
+  is_u64(row->time_ns, 5, "of a row that is late, too, is taken off its own");
+  ok(shares.num == 1 && shares.rows[0].time_ns == S - 9,
+     "and the stall behind it is told of once");
+  inflight_free(inflight);
+}
+
 /* The rest of an interval comes with the same stalls, as they were seen then.
  */
 static void test_rest_of_interval(void) {
@@ -383,6 +404,7 @@ int main(void) {
   test_not_there();
   test_dead();
   test_incomplete();
+  test_incomplete_behind_another();
   test_rest_of_interval();
   test_overflow();
   test_shared_words();
