@@ -43,6 +43,12 @@ struct found {
   bool tracepoint, helpers; /* all kernels have both */
 };
 
+/* Whoever wrote a file may have got references in it wrong, as to names. */
+static const char *name_of(const struct btf *btf, uint32_t offset) {
+  const char *name = btf__name_by_offset(btf, offset);
+  return name ? name : "";
+}
+
 static bool is_wanted(const char *type) {
   for (size_t i = 0; i < MEMBERS; i++)
     if (strcmp(type, names[i].type) == 0)
@@ -50,19 +56,22 @@ static bool is_wanted(const char *type) {
   return false;
 }
 
+#define DEPTH_MAX 4 /* of structs without a name; a wrong one has no end */
+
 /* Of a struct without a name that lies in the one called `type`, members are
  * that one's: task_struct has such with CONFIG_RANDSTRUCT
  * (randomized_struct_fields_start in include/linux/compiler_types.h). */
 static void take_struct(const struct btf *btf, const struct btf_type *in,
-                        const char *type, uint32_t begin_bits,
+                        const char *type, uint32_t begin_bits, int depth,
                         struct found *found) {
   for (uint16_t at = 0; at < btf_vlen(in); at++) {
     const struct btf_member *member = &btf_members(in)[at];
-    const char *name = btf__name_by_offset(btf, member->name_off);
+    const char *name = name_of(btf, member->name_off);
     uint32_t bits = begin_bits + btf_member_bit_offset(in, at);
     const struct btf_type *inner = btf__type_by_id(btf, member->type);
-    if (name[0] == '\0' && inner && btf_is_composite(inner))
-      take_struct(btf, inner, type, bits, found);
+    if (name[0] == '\0' && depth < DEPTH_MAX && inner &&
+        btf_is_composite(inner))
+      take_struct(btf, inner, type, bits, depth + 1, found);
     for (size_t i = 0; i < MEMBERS; i++)
       if (strcmp(type, names[i].type) == 0 &&
           strcmp(name, names[i].member) == 0) {
@@ -83,9 +92,9 @@ struct prototype {
 };
 
 static char letter_of(const struct btf *btf, uint32_t id) {
-  const struct btf_type *type = btf__type_by_id(btf, id);
-  while (type && (btf_is_mod(type) || btf_is_typedef(type)))
-    type = btf__type_by_id(btf, type->type);
+  int resolved = btf__resolve_type(btf, id);
+  const struct btf_type *type =
+      resolved < 0 ? NULL : btf__type_by_id(btf, (uint32_t)resolved);
   return !type               ? '?'
          : btf_is_int(type)  ? 'i'
          : btf_is_enum(type) ? 'i'
@@ -144,8 +153,7 @@ static void take_tracepoint(const struct btf *btf, const struct btf_type *type,
 static bool has_helper(const struct btf *btf, const struct btf_type *helpers,
                        const char *name) {
   for (uint16_t i = 0; i < btf_vlen(helpers); i++)
-    if (strcmp(btf__name_by_offset(btf, btf_enum(helpers)[i].name_off), name) ==
-        0)
+    if (strcmp(name_of(btf, btf_enum(helpers)[i].name_off), name) == 0)
       return true;
   return false;
 }
@@ -164,9 +172,9 @@ static void take_types(const struct btf *btf, struct kernel_types *types,
                        struct found *found) {
   for (uint32_t id = 1; id < btf__type_cnt(btf); id++) {
     const struct btf_type *type = btf__type_by_id(btf, id);
-    const char *name = btf__name_by_offset(btf, type->name_off);
+    const char *name = name_of(btf, type->name_off);
     if (btf_is_struct(type) && is_wanted(name))
-      take_struct(btf, type, name, 0, found);
+      take_struct(btf, type, name, 0, 0, found);
     else if (btf_is_typedef(type))
       take_tracepoint(btf, type, name, &types->kernel, found);
     else if (btf_is_enum(type) && strcmp(name, "bpf_func_id") == 0) {

@@ -180,6 +180,29 @@ static void test_stripped(void) {
   }
 }
 
+/* As of a file that is damaged, or made by a program that errs. */
+static void test_wrong_references(void) {
+  struct made made = make();
+  int next = (int)btf__type_cnt(made.btf);
+  int endless = btf__add_const(made.btf, next);
+  int within = btf__add_struct(made.btf, NULL, 80);
+  btf__add_field(made.btf, "", within, 8 * 8, 0);
+  add_task_struct(&made);
+  btf__add_field(made.btf, "", within, 48 * 8, 0);
+  add_helpers(&made, "BPF_FUNC_get_current_task", 35);
+  int nameless = btf__add_struct(made.btf, "x", 8);
+  ((struct btf_type *)btf__type_by_id(made.btf, (__u32)nameless))->name_off =
+      1 << 20;
+  made.u32 = endless;
+  add_tracepoint(&made, "vmscan_direct_reclaim_begin", "ii");
+  struct kernel_types types;
+  is_u64((uint64_t)-read_made(&made, &types), 0,
+         "types that refer to themselves, and names that are none, are borne");
+  is_u64(types.kernel.task_comm, 40, "the others are found");
+  is_u64(types.kernel.arguments[RECLAIM_DIRECT], RECLAIM_ARGUMENTS_UNKNOWN,
+         "and an argument without an end is of no known type");
+}
+
 static void test_no_kernel(void) {
   struct kernel_types types;
   is_u64((uint64_t)-kernel_types_read("/nonexistent", &types), ENOENT,
@@ -192,6 +215,7 @@ int main(void) {
   test_new_kernel();
   test_strange_kernel();
   test_stripped();
+  test_wrong_references();
   test_no_kernel();
   return done();
 }
