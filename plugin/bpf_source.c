@@ -236,6 +236,11 @@ static int open_and_load(struct bpf_source *source,
   return err;
 }
 
+/* What the verifier, a missing capability and a security module say. */
+static bool is_refusal(int err) {
+  return err == -EINVAL || err == -EPERM || err == -EACCES;
+}
+
 /* Under lockdown=confidentiality the helper that reads kernel memory is refused
  * (kernel/trace/bpf_trace.c, since Linux 5.4), but the rest is not. Whose a
  * compaction is stands in that memory. */
@@ -244,7 +249,7 @@ static int load_readable(struct bpf_source *source,
   int err = open_and_load(source, options, true);
   struct bpf_source_options fewer = *options;
   fewer.kinds[RECLAIM_COMPACT] = false;
-  if (err != 0 && open_and_load(source, &fewer, false) == 0) {
+  if (is_refusal(err) && open_and_load(source, &fewer, false) == 0) {
     log_printf(log, RECLAIM_LOG_WARNING,
                "the kernel does not let BPF programs read its memory (%s; "
                "lockdown=confidentiality does that): kernel threads are folded "
@@ -318,6 +323,23 @@ static void explain_no_types(const struct bpf_source_options *options, int err,
              options->btf_file ? options->btf_file : VMLINUX_BTF, why);
 }
 
+/* What helps where the kernel has not said no for good; NULL: it has. */
+static const char *cure_of(int err) {
+  switch (-err) {
+  case EMFILE:
+  case ENFILE:
+    return "raise the limit of open files (LimitNOFILE in a systemd unit)";
+  case ENOMEM:
+    return "try again when the kernel has memory";
+  case EAGAIN:
+  case EBUSY:
+  case EINTR:
+    return "try again";
+  default:
+    return NULL;
+  }
+}
+
 static void explain_failure(const struct bpf_source_options *options, int err,
                             log_fn log) {
   if (err == -EPERM || err == -EACCES) {
@@ -333,6 +355,11 @@ static void explain_failure(const struct bpf_source_options *options, int err,
                "cannot load BPF programs: %s; a smaller MaxTracked (%u) takes "
                "less kernel memory",
                strerror(-err), options->max_tracked);
+    return;
+  }
+  if (cure_of(err)) {
+    log_printf(log, RECLAIM_LOG_ERROR, "cannot load BPF programs: %s; %s",
+               strerror(-err), cure_of(err));
     return;
   }
   log_printf(log, RECLAIM_LOG_ERROR,
@@ -724,18 +751,22 @@ static struct bpf_link *attach(struct bpf_source *source,
       find_program(source, kind, part), strchr(tracepoint, ':') + 1);
   if (link)
     return link;
-  source->absent[kind] = errno == ENOENT;
+  int err = -errno;
+  source->absent[kind] = err == -ENOENT;
   if (source->absent[kind])
     log_printf(log,
                options->kinds_named ? RECLAIM_LOG_WARNING : RECLAIM_LOG_INFO,
                "this kernel has no tracepoint %s: stalls of kind %s are not "
                "counted",
                tracepoint, kind_name(kind));
+  else if (cure_of(err))
+    log_printf(log, RECLAIM_LOG_ERROR, "cannot attach %s: %s; %s", tracepoint,
+               strerror(-err), cure_of(err));
   else
     log_printf(log, RECLAIM_LOG_ERROR,
                "cannot attach %s: %s; %s needs CAP_BPF and CAP_PERFMON; see "
                "README, Capabilities",
-               tracepoint, strerror(errno), who_of(options));
+               tracepoint, strerror(-err), who_of(options));
   return NULL;
 }
 
