@@ -51,7 +51,8 @@ static bool selects(void *context, const char *name) {
   return config_selects(context, name);
 }
 
-static int reclaim_shutdown(void) {
+/* All that init made; the configuration stays. */
+static void stop(void) {
   watch_free(reclaim.watch); /* before what it watches */
   bpf_source_free(reclaim.source);
   ledger_free(reclaim.ledger);
@@ -60,7 +61,6 @@ static int reclaim_shutdown(void) {
   free(reclaim.rows);
   cgroup_paths_free(reclaim.cgroups);
   host_close(&reclaim.host);
-  config_fini(&reclaim.config);
   reclaim.watch = NULL;
   reclaim.source = NULL;
   reclaim.ledger = NULL;
@@ -68,6 +68,15 @@ static int reclaim_shutdown(void) {
   reclaim.inflight = NULL;
   reclaim.rows = NULL;
   reclaim.cgroups = NULL;
+  reclaim.shares = (struct inflight_shares){.keys = NULL};
+}
+
+/* As before the configuration. */
+static int reclaim_shutdown(void) {
+  stop();
+  config_fini(&reclaim.config);
+  config_init(&reclaim.config);
+  reclaim.config_err = 0;
   return 0;
 }
 
@@ -101,7 +110,7 @@ static int open_cgroups(void) {
       "mounted; mount one (mount -t cgroup2 cgroup2 "
       "/sys/fs/cgroup/unified), or group by comm or process; see README, "
       "Names");
-  reclaim_shutdown();
+  stop();
   return -1;
 }
 
@@ -130,6 +139,7 @@ static bool look_at_task(const struct bpf_source_under_way *stall,
 }
 
 static int reclaim_init(void) {
+  stop(); /* what is there already */
   if (reclaim.config_err != 0 || config_check(&reclaim.config) != 0) {
     P_ERROR("not started: the options named above have to be mended");
     return -1;
@@ -157,8 +167,10 @@ static int reclaim_init(void) {
     err = watch_new(reclaim.source, &reclaim.config,
                     CDTIME_T_TO_NS(plugin_get_interval()), &reclaim.watch);
   if (err != 0) {
-    P_ERROR("not started: %s", strerror(-err));
-    reclaim_shutdown();
+    P_ERROR("not started: %s; restart collectd when the host has memory, and "
+            "threads, to give",
+            strerror(-err));
+    stop();
     return -1;
   }
   return 0;
@@ -221,7 +233,8 @@ static void read_host(cdtime_t now) {
   int err = host_read(&reclaim.host, &account);
   if (err != 0) {
     c_complain(LOG_ERR, &reclaim.host_complaint,
-               RECLAIM_PLUGIN " plugin: cannot read /proc/vmstat: %s",
+               RECLAIM_PLUGIN " plugin: cannot read /proc/vmstat: %s; "
+                              "ReportHost false does without",
                strerror(-err));
     return;
   }
