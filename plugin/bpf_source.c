@@ -362,10 +362,12 @@ static void explain_failure(const struct bpf_source_options *options, int err,
                strerror(-err), cure_of(err));
     return;
   }
+  char why[128];
+  libbpf_strerror(err, why, sizeof(why)); /* it has codes of its own */
   log_printf(log, RECLAIM_LOG_ERROR,
              "cannot load BPF programs: %s (%s); reclaim needs Linux 5.10 or "
              "later; see README, Requirements",
-             strerror(-err),
+             why,
              first_complaint[0] ? first_complaint : "libbpf gives no reason");
 }
 
