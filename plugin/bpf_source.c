@@ -390,7 +390,9 @@ static int prepare_table(struct bpf_source *source, struct bpf_map *table,
 }
 
 /* Without memory for a long chain of the hash the kernel stops half-way: the
- * `num` rows taken till then are gone from the table, the rest is not. */
+ * `num` rows taken till then are gone from the table, the rest is not. Where it
+ * was refused before (by a security module), the count is still what was asked
+ * for, and the rows are the last drain's. */
 static int take_rows(struct bpf_source *source, struct bpf_map *table,
                      size_t *num) {
   __u32 position, count = source->max_rows;
@@ -399,7 +401,8 @@ static int take_rows(struct bpf_source *source, struct bpf_map *table,
                                       source->keys, source->rows, &count, NULL);
   if (err == -ENOENT) /* no more rows */
     err = 0;
-  *num = err == 0 || err == -ENOMEM ? count : 0;
+  bool is_part = err == -ENOMEM && count < source->max_rows;
+  *num = err == 0 || is_part ? count : 0;
   return err;
 }
 
