@@ -163,9 +163,9 @@ struct reclaim_event {
   __u32 unused;
 };
 
-#define RECLAIM_EVENTS_BYTES (256 * 1024) /* ring buffer; a power of two */
-#define RECLAIM_STACKS 4096               /* different ones */
-#define RECLAIM_STACK_DEPTH 64            /* frames, innermost first */
+#define RECLAIM_EVENTS_BYTES 262144 /* ring buffer; a power of two */
+#define RECLAIM_STACKS 4096         /* different ones */
+#define RECLAIM_STACK_DEPTH 64      /* frames, innermost first */
 
 _Static_assert(sizeof(struct reclaim_event) == 96, "no padding in an event");
 _Static_assert(sizeof(struct reclaim_row_key) == 24, "no padding in a key");

@@ -81,15 +81,17 @@ static void check_btf(FILE *out, const char *file) {
   static const struct check check = {
       "BTF", "fitting the programs to this kernel's types",
       "a kernel with CONFIG_DEBUG_INFO_BTF, or --btf FILE"};
-  char found[256], why[128];
+  char found[256];
   const char *path = file ? file : VMLINUX_BTF;
   struct btf *btf = btf__parse(path, NULL);
-  if (btf)
+  if (btf) {
     snprintf(found, sizeof(found), "%s has %u types", path,
              btf__type_cnt(btf) - 1);
-  else
+  } else {
+    char why[128];
     snprintf(found, sizeof(found), "cannot read %s: %s", path,
              explain_error(errno, why));
+  }
   tell(out, &check, btf ? CHECK_OK : CHECK_FAIL, found);
   btf__free(btf);
 }
@@ -181,6 +183,7 @@ static void check_task_struct(FILE *out) {
       "boot without lockdown=confidentiality; or see the lines above"};
   const struct bpf_insn insns[] = {
       {.code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 1, .src_reg = 10},
+      /* NOLINTNEXTLINE(misc-redundant-expression): both are 0 */
       {.code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 1, .imm = -8},
       {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 2, .imm = 8},
       {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 3, .imm = 0},

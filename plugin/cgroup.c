@@ -248,6 +248,7 @@ static const char *below_mount(const struct cgroup_paths *paths,
 static int open_id(struct cgroup_paths *paths, uint64_t id) {
   union {
     struct file_handle handle;
+    /* cppcheck-suppress unusedStructMember; makes room for f_handle */
     char space[sizeof(struct file_handle) + sizeof(id)];
   } by_id = {
       .handle = {.handle_bytes = sizeof(id), .handle_type = FILEID_KERNFS}};
@@ -386,8 +387,12 @@ struct cgroup_paths *cgroup_paths_new(const char *mount) {
 void cgroup_paths_free(struct cgroup_paths *paths) {
   if (!paths)
     return;
-  while (paths->num > 0)
-    forget(paths, paths->uses.newer);
+  struct found *newer;
+  for (struct found *found = paths->uses.newer; found != &paths->uses;
+       found = newer) {
+    newer = found->newer;
+    free(found);
+  }
   if (paths->mount_fd >= 0)
     close(paths->mount_fd);
   free(paths);

@@ -185,16 +185,16 @@ static int parse_name(struct config *config, const oconfig_item_t *option) {
 
   const char *text = option->values[0].value.string;
   size_t len = strlen(text);
-  struct config_name name = {0};
-  name.is_regex = len > 2 && text[0] == '/' && text[len - 1] == '/';
-  name.text = name.is_regex ? strndup(text + 1, len - 2) : strdup(text);
-  if (!name.text)
+  struct config_name *name = &names[config->names_num];
+  name->is_regex = len > 2 && text[0] == '/' && text[len - 1] == '/';
+  name->text = name->is_regex ? strndup(text + 1, len - 2) : strdup(text);
+  if (!name->text)
     return report(option, "out of memory");
-  if (name.is_regex && compile_regex(option, &name) != 0) {
-    free(name.text);
+  if (name->is_regex && compile_regex(option, name) != 0) {
+    free(name->text);
     return -EINVAL;
   }
-  config->names[config->names_num++] = name;
+  config->names_num++;
   return 0;
 }
 
@@ -317,6 +317,7 @@ static bool clean_name(const struct config *config, const char *wanted,
     memcpy(name, cleaned, sizeof(cleaned));
     return config->group_by == RECLAIM_BY_CGROUP;
   }
+  /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): zeros are there */
   memcpy(comm, wanted, len);
   comm_name(comm, false, config->fold, name);
   return true;

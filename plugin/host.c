@@ -10,7 +10,7 @@
 
 #include "host.h"
 
-#define TEXT_SIZE (32 * 1024)
+#define TEXT_SIZE 32768
 
 static const char *next_line(const char *line) {
   line = strchrnul(line, '\n');

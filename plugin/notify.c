@@ -59,13 +59,14 @@ static void print_stall(const struct reclaim_event *event, const char *gfp,
 
 static void print_untold(const struct notify *notify, uint64_t lost, char *text,
                          size_t size) {
-  char threshold[32], task[COMM_TEXT_SIZE + 16], time[32];
+  char threshold[32];
   print_ms(notify->config->event_threshold_ns, threshold, sizeof(threshold));
   size_t used =
       (size_t)snprintf(text, size, "more stalls of at least %s in %g s: %llu",
                        threshold, (double)notify->interval_ns / 1e9,
-                       (unsigned long long)(notify->untold + lost));
+                       (unsigned long long)notify->untold + lost);
   if (notify->untold > 0 && used < size) {
+    char task[COMM_TEXT_SIZE + 16], time[32];
     print_task(&notify->longest_untold, task, sizeof(task));
     print_ms(notify->longest_untold.stall_ns, time, sizeof(time));
     used += (size_t)snprintf(text + used, size - used,

@@ -22,7 +22,7 @@
 
 /* Nobody is woken by an event. The ring buffer has room for some 2,500: more
  * than a host can make in this time. */
-#define COLLECT_MS 20
+#define COLLECT_NS 20000000ULL
 #define BUSY_BATCH 200 /* events; then the next are collected at once */
 #define OUTPUT_BYTES 65536
 
@@ -307,7 +307,7 @@ static void watch(struct snoop *snoop) {
       report_interval(snoop);
       tick_ns += interval_ns * ((now - tick_ns) / interval_ns + 1);
     }
-    uint64_t collect_ns = events ? now + COLLECT_MS * 1000000 : UINT64_MAX;
+    uint64_t collect_ns = events ? now + COLLECT_NS : UINT64_MAX;
     if (taken < BUSY_BATCH)
       wait_until(snoop, earlier(collect_ns, earlier(tick_ns, end_ns)));
   }

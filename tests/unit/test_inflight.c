@@ -353,9 +353,9 @@ static void test_any_order(void) {
   size_t wrong = 0, shared = 0, settled = 0, refuted = 0;
   for (size_t i = 0; i < THREADS; i++)
     plan(&threads[i]);
-  uint64_t opened = 0, before = 0;
+  uint64_t opened = 0;
   for (size_t read = 0; read < 20000; read++) {
-    before = opened;
+    uint64_t before = opened;
     opened += CLOSE_NS + 1 + random_below(300);
     uint64_t looked = opened + random_below(CLOSE_NS);
     uint64_t closed = opened + CLOSE_NS;
