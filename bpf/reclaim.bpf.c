@@ -140,11 +140,11 @@ static __always_inline __u32 current_tid(void) {
 }
 
 static __always_inline __u64 word_age_ns(__u64 word, __u64 now_ns) {
-  return (now_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
+  return (now_ns - (word >> RECLAIM_OWNER_BITS)) & RECLAIM_NS_MASK;
 }
 
 // Nobody ends what a stale word began. A word that another CPU wrote after this
-// one read its clock looks almost 2^42 ns old, and is not stale.
+// one read its clock looks almost 2^54 ns old, and is not stale.
 static __always_inline bool is_stale(__u64 word, __u64 now_ns) {
   __u64 age_ns = word_age_ns(word, now_ns);
   return age_ns > RECLAIM_STALE_NS &&
@@ -159,6 +159,10 @@ static __always_inline struct reclaim_begin_words *words_in(void *map) {
 static __always_inline volatile __u64 *
 word_at(struct reclaim_begin_words *words, __u32 tid, __u32 probe) {
   return &words->word[(tid + probe) & (RECLAIM_BEGIN_WORDS - 1)];
+}
+
+static __always_inline bool is_of(__u64 word, __u32 tid, __u32 probe) {
+  return word && (word & RECLAIM_OWNER_MASK) == reclaim_owner(tid, probe);
 }
 
 static __always_inline __u64 pack_detail(__u64 order, __u64 gfp_flags) {
@@ -193,7 +197,7 @@ static __always_inline int stall_begin(void *word_map, void *detail_map,
 #pragma unroll
   for (__u32 probe = 0; probe < RECLAIM_BEGIN_PROBES; probe++) {
     __u64 word = *word_at(words, tid, probe);
-    if ((word & RECLAIM_TID_MASK) == tid) {
+    if (is_of(word, tid, probe)) {
       if (copy > 1 && word_age_ns(word, now_ns) < RECLAIM_FRESH_NS)
         return 0;
       mine = probe;
@@ -209,7 +213,8 @@ static __always_inline int stall_begin(void *word_map, void *detail_map,
     if (details)
       *word_at(details, tid, mine) = detail | tid;
   }
-  *word_at(words, tid, mine) = now_ns << RECLAIM_TID_BITS | tid;
+  *word_at(words, tid, mine) =
+      now_ns << RECLAIM_OWNER_BITS | reclaim_owner(tid, mine);
   mark_begun(kind, tid + mine);
   return 0;
 }
@@ -239,7 +244,7 @@ static __always_inline struct stall take_stall(void *word_map,
   for (__u32 probe = 0; probe < RECLAIM_BEGIN_PROBES; probe++) {
     volatile __u64 *at = word_at(words, tid, probe);
     __u64 word = *at;
-    if (word && (word & RECLAIM_TID_MASK) == tid) {
+    if (is_of(word, tid, probe)) {
       stall.ns = word_age_ns(word, stall.end_ns);
       stall.place = (tid + probe) & (RECLAIM_BEGIN_WORDS - 1);
       if (events_on) {

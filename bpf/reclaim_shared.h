@@ -57,15 +57,32 @@ reclaim_cut_comm(__u64 words[RECLAIM_COMM_SIZE / 8]) {
   }
 /* clang-format on */
 
-/* A begin word is `ns << 22 | tid`: when a stall began, by whom. Thread ids
- * stay below 2^22 (PID_MAX_LIMIT, include/linux/threads.h); 42 bits of
- * CLOCK_MONOTONIC wrap after 73 minutes. 0 is a free word. */
+/* A begin word is `ns << 10 | owner`: when a stall began, by whom. The owner is
+ * what a word's place does not tell of a thread id: the upper bits of one below
+ * 2^22 (PID_MAX_LIMIT, include/linux/threads.h), and how many places behind the
+ * id's own the word is. 54 bits of CLOCK_MONOTONIC wrap after 208 days. 0 is a
+ * free word. */
 #define RECLAIM_BEGIN_WORDS 16384
 #define RECLAIM_BEGIN_PROBES 4
 #define RECLAIM_TID_BITS 22
 #define RECLAIM_TID_MASK ((1ULL << RECLAIM_TID_BITS) - 1)
-#define RECLAIM_NS_MASK ((1ULL << (64 - RECLAIM_TID_BITS)) - 1)
-#define RECLAIM_STALE_NS 3600000000000ULL /* then a word may be taken over */
+#define RECLAIM_OWNER_BITS 10
+#define RECLAIM_OWNER_MASK ((1ULL << RECLAIM_OWNER_BITS) - 1)
+#define RECLAIM_NS_MASK ((1ULL << (64 - RECLAIM_OWNER_BITS)) - 1)
+#define RECLAIM_STALE_NS 86400000000000ULL /* then a word may be taken over */
+
+static inline __attribute__((always_inline)) __u64 reclaim_owner(__u32 tid,
+                                                                 __u32 probe) {
+  return tid / RECLAIM_BEGIN_WORDS * RECLAIM_BEGIN_PROBES + probe;
+}
+
+/* Whose the word at a place is. */
+static inline __attribute__((always_inline)) __u32
+reclaim_owner_tid(__u64 word, __u32 place) {
+  __u32 owner = (__u32)(word & RECLAIM_OWNER_MASK);
+  return owner / RECLAIM_BEGIN_PROBES * RECLAIM_BEGIN_WORDS +
+         ((place - owner % RECLAIM_BEGIN_PROBES) & (RECLAIM_BEGIN_WORDS - 1));
+}
 
 /* Programs on one tracepoint, where programs are preempted. */
 #define RECLAIM_COPIES 3
@@ -172,6 +189,10 @@ _Static_assert(sizeof(struct reclaim_row_key) == 24, "no padding in a key");
 _Static_assert(sizeof(struct reclaim_row) == 96, "no padding in a row");
 _Static_assert((RECLAIM_BEGIN_WORDS & (RECLAIM_BEGIN_WORDS - 1)) == 0,
                "words are indexed by masking a tid");
+_Static_assert((RECLAIM_TID_MASK + 1) / RECLAIM_BEGIN_WORDS *
+                       RECLAIM_BEGIN_PROBES ==
+                   RECLAIM_OWNER_MASK + 1,
+               "there is an owner for each tid and probe");
 _Static_assert((RECLAIM_PROACTIVE_TIDS & (RECLAIM_PROACTIVE_TIDS - 1)) == 0,
                "and so are marks");
 

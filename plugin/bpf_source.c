@@ -478,7 +478,7 @@ static uint64_t look_at_word(const struct bpf_source *source,
   do {
     word = *at;
     *kind = words;
-    uint32_t tid = (uint32_t)(word & RECLAIM_TID_MASK);
+    uint32_t tid = reclaim_owner_tid(word, place);
     if (words == RECLAIM_MEMCG && word != 0 && is_marked(source, tid))
       *kind = RECLAIM_MEMCG_PROACTIVE;
   } while (word != *at);
@@ -495,7 +495,7 @@ static void add_under_way(struct bpf_source *source, enum reclaim_kind kind,
   source->under_way[source->under_way_num++] =
       (struct bpf_source_under_way){.kind = kind,
                                     .place = place,
-                                    .tid = (uint32_t)(word & RECLAIM_TID_MASK),
+                                    .tid = reclaim_owner_tid(word, place),
                                     .begin_ns = source->opened_ns - age_ns};
 }
 
@@ -508,7 +508,7 @@ static void look_at_group(struct bpf_source *source, enum reclaim_kind words,
     enum reclaim_kind kind;
     uint64_t word = look_at_word(source, words, i, &kind);
     uint64_t age_ns =
-        (source->opened_ns - (word >> RECLAIM_TID_BITS)) & RECLAIM_NS_MASK;
+        (source->opened_ns - (word >> RECLAIM_OWNER_BITS)) & RECLAIM_NS_MASK;
     bool is_later = age_ns >= RECLAIM_NS_MASK - LATER_NS;
     if (word == 0)
       continue;

@@ -4,7 +4,8 @@
 
 #include "tests/bpf/bench.h"
 
-#define HOUR_NS 3600000000000ULL
+#define SECOND_NS 1000000000ULL
+#define HOUR_NS (3600 * SECOND_NS)
 
 /* Begin words */
 
@@ -25,8 +26,13 @@ static __u64 *my_word(__u32 probe) {
   return &words.word[(tid + probe) & (RECLAIM_BEGIN_WORDS - 1)];
 }
 
+static __u64 my_begin(__u32 probe, __u64 age_ns) {
+  return (now_ns() - age_ns) << RECLAIM_OWNER_BITS |
+         reclaim_owner((__u32)syscall(SYS_gettid), probe);
+}
+
 static __u64 strangers_word(__u64 age_ns) {
-  return (now_ns() - age_ns) << RECLAIM_TID_BITS | 4194303;
+  return (now_ns() - age_ns) << RECLAIM_OWNER_BITS | RECLAIM_OWNER_MASK;
 }
 
 /* The tests */
@@ -116,18 +122,17 @@ static void test_neighbouring_words(struct bench *bench) {
   read_words(bench);
   is_u64(*my_word(RECLAIM_BEGIN_PROBES - 1), stranger, "and takes nobody's");
 
-  *my_word(2) = strangers_word(HOUR_NS + 60000000000ULL);
+  *my_word(2) = strangers_word(RECLAIM_STALE_NS + 60000000000ULL);
   write_words(bench);
   stall(bench, 1);
   drain(bench);
   is_u64(timed(row_of(bench, "crowded", RECLAIM_NODE)), 1,
-         "a word older than an hour is taken over");
+         "a word older than a day is taken over");
 
   /* An old word of this tid behind a free one must not time a later stall. */
-  __u32 tid = (__u32)syscall(SYS_gettid);
   read_words(bench);
   *my_word(0) = 0;
-  *my_word(1) = (now_ns() - HOUR_NS / 2) << RECLAIM_TID_BITS | tid;
+  *my_word(1) = my_begin(1, HOUR_NS / 2);
   write_words(bench);
   stall(bench, 1);
   end(bench, RECLAIM_NODE, 1);
@@ -226,8 +231,7 @@ static void test_later_programs(struct bench *bench, int copy) {
      "a later begin leaves the first's time alone");
 
   read_words(bench);
-  *my_word(0) =
-      (now_ns() - HOUR_NS / 2) << RECLAIM_TID_BITS | (__u64)syscall(SYS_gettid);
+  *my_word(0) = my_begin(0, HOUR_NS / 2);
   write_words(bench);
   run(later_begin, 0);
   end(bench, RECLAIM_NODE, 1);
@@ -315,12 +319,51 @@ static void test_under_way(struct bench *bench) {
   /* Written by another CPU just after the clock was read. */
   begin(bench, RECLAIM_NODE);
   read_words(bench);
-  *my_word(0) = strangers_word(0) + (5000000000ULL << RECLAIM_TID_BITS);
+  *my_word(0) = strangers_word(0) + (5000000000ULL << RECLAIM_OWNER_BITS);
   write_words(bench);
   drain(bench);
   is_u64(bench->rows.under_way_num, 0, "a begin after that is not under way");
   *my_word(0) = 0;
   write_words(bench);
+}
+
+/* A stall whose begin word is as old as it would be: told while it goes on, and
+ * when it ends. */
+static void test_long_stall(struct bench *bench, const char *comm, __u64 ns,
+                            size_t bucket) {
+  set_comm(comm);
+  begin(bench, RECLAIM_NODE);
+  read_words(bench);
+  *my_word(0) = my_begin(0, ns);
+  write_words(bench);
+  drain(bench);
+  const struct bpf_source_under_way *seen = bench->rows.under_way;
+  __u64 age_ns = bench->rows.under_way_num == 1
+                     ? bench->rows.opened_ns - seen->begin_ns
+                     : 0;
+  bool mine = age_ns > 0 && seen->tid == (__u32)syscall(SYS_gettid);
+  ok(mine && age_ns >= ns && age_ns < ns + 60 * SECOND_NS,
+     "a stall of %s is under way with all its time", comm);
+  end(bench, RECLAIM_NODE, 1);
+  drain(bench);
+  struct reclaim_row row = alone_row(bench, comm);
+  if (row.stalls == 0) /* this machine has not been up so long */
+    row = row_of(bench, comm, RECLAIM_NODE);
+  if (!ok(row.time_ns >= ns && row.time_ns >= age_ns &&
+              row.time_ns < ns + 60 * SECOND_NS &&
+              row.longest_ns == row.time_ns,
+          "and ends with it"))
+    printf("# %llu ns of %llu\n", row.time_ns, ns);
+  is_u64(row.buckets[bucket], 1, "in its bucket");
+}
+
+static void test_long_stalls(struct bench *bench) {
+  test_long_stall(bench, "4 s", 4 * SECOND_NS, 12);
+  test_long_stall(bench, "2^32 ns", 1ULL << 32, 12);
+  test_long_stall(bench, "15 s", 15 * SECOND_NS, 13);
+  test_long_stall(bench, "1 h", HOUR_NS, 13);
+  test_long_stall(bench, "2^42 ns", 1ULL << 42, 13);
+  test_long_stall(bench, "23 h", 23 * HOUR_NS, 13);
 }
 
 static struct bench *looking; /* a look has no context */
@@ -772,6 +815,7 @@ int main(void) {
   test_later_programs(&bench, 2);
   test_later_programs(&bench, 3);
   test_under_way(&bench);
+  test_long_stalls(&bench);
   test_kernel_threads(&bench);
   bench_fini(&bench);
 
