@@ -205,7 +205,8 @@ static void test_under_way(uint64_t limit) {
                                     .rows = &row,
                                     .num = 1,
                                     .complete = true,
-                                    .opened_ns = begin_ns + age_ns + 4};
+                                    .opened_ns = begin_ns + age_ns + 4,
+                                    .under_way = &stall};
   inflight_update(inflight, &drained, &shares);
   ok(exact && row.time_ns == 3 && row.longest_ns == age_ns + 3,
      "a stall under way for %" PRIu64 " ns is told to the ns", limit);
