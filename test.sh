@@ -204,6 +204,7 @@ if [ $long = yes ]; then
   for _ in 1 2 3 4 5; do
     automake build-werror TESTS='$(BPF_TESTS) $(COLLECTD_TESTS) $(SNOOP_TESTS)'
   done
+  tap env RECLAIM_BUILD="$PWD/build-werror" tests/collectd/test_age.py --reads 10000
 fi
 
 rm -r "$logs"
