@@ -2,12 +2,14 @@
 /* Stalls in memory reclaim of a memory cgroup (v1), as many as the machine can
  * make, to measure what is added to them:
  *
- *   work CGROUP read|empty THREADS NAMES OPERATIONS
+ *   work CGROUP read|empty|limit THREADS NAMES OPERATIONS
  *
  * read: reads a sparse file through the page cache, 1 MiB an operation, which
  * the cgroup's limit has to make room for. empty: writes to memory.force_empty,
  * which reclaims 16 times in vain from memory that is locked
- * (mm/memcontrol-v1.c: mem_cgroup_force_empty).
+ * (mm/memcontrol-v1.c: mem_cgroup_force_empty). limit: writes to
+ * memory.limit_in_bytes, which reclaims once in vain (mem_cgroup_resize_max),
+ * and does little beside.
  *
  * The threads do so many operations between them, or with 0 go on until
  * standard input ends, and go by so many names in turn, a new one for each
@@ -63,9 +65,12 @@ static void join_cgroup(const char *cgroup) {
   close(fd);
 }
 
-static void open_file(const char *cgroup) {
+static void open_file(const char *cgroup, const char *kind) {
   if (!work.reads) {
-    work.file = open_in(cgroup, "memory.force_empty", O_WRONLY);
+    bool limits = strcmp(kind, "limit") == 0;
+    work.file =
+        open_in(cgroup, limits ? "memory.limit_in_bytes" : "memory.force_empty",
+                O_WRONLY);
     void *locked = mmap(NULL, CHUNK, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (locked == MAP_FAILED || mlock(locked, CHUNK) != 0)
@@ -116,7 +121,7 @@ int main(int argc, char **argv) {
   work.names = atol(argv[4]);
   work.operations = atol(argv[5]);
   join_cgroup(argv[1]);
-  open_file(argv[1]);
+  open_file(argv[1], argv[2]);
 
   pthread_t *threads = calloc((size_t)work.threads, sizeof(*threads));
   pthread_attr_t small;
