@@ -165,6 +165,9 @@ build build-sanitized --enable-werror --enable-sanitizers ||
   die "the build failed; see above"
 automake build-sanitized TESTS='$(UNIT_TESTS)'
 
+section "fuzzing"
+tap tests/fuzz/run --build build-werror
+
 section "tree and packaging"
 # Each version of clang-format has its own idea of some lines.
 if clang-format --version | grep -q 'version 14\.'; then

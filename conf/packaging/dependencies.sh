@@ -13,7 +13,7 @@ need_root() {
 # Debian, Ubuntu
 apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
   libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
-apt_test="python3 clang-format jq curl libcollectdclient-dev libgcrypt20-dev"
+apt_test="python3 clang-format jq curl libcollectdclient-dev libgcrypt20-dev libclang-rt-dev"
 # Metric stores, and what collectd's plugins for them are linked to, which collectd
 # only suggests: as far as this release has them (tests of others skip).
 apt_stores="graphite-carbon graphite-web influxdb prometheus rrdtool"
@@ -29,7 +29,7 @@ apt_prometheus="prometheus libmicrohttpd12 libprotobuf-c1"
 dnf_build="autoconf automake libtool make gcc pkgconf-pkg-config clang bpftool
   libbpf-devel elfutils-libelf-devel zlib-devel collectd util-linux
   dnf-plugins-core cpio tar bzip2 xz flex bison findutils"
-dnf_test="python3 clang-tools-extra jq"
+dnf_test="python3 clang-tools-extra jq compiler-rt"
 
 # Since Debian 13 and Ubuntu 24.04 some libraries have t64 behind their names; apt
 # knows which are meant.
