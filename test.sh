@@ -175,6 +175,7 @@ if clang-format --version | grep -q 'version 14\.'; then
 else
   skipped=$((skipped + 1)) && echo "SKIP: sources are formatted: needs clang-format 14"
 fi
+tap env RECLAIM_BUILD=build-werror tests/analysis/run
 one "make install puts the plugin where it is told" installs_where_told
 one "configure names libbpf-dev when it is missing" \
   configure_names libbpf-dev PKG_CONFIG_LIBDIR=/nonexistent
