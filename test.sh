@@ -168,6 +168,15 @@ automake build-sanitized TESTS='$(UNIT_TESTS)'
 section "fuzzing"
 tap tests/fuzz/run --build build-werror
 
+threads='tests/collectd/test_events.py tests/collectd/test_truth.py'
+section "collectd, under AddressSanitizer and UndefinedBehaviorSanitizer"
+automake build-sanitized TESTS="$threads tests/collectd/test_cgroups.py"
+
+section "collectd, under ThreadSanitizer"
+build build-thread --enable-werror --enable-sanitizers=thread ||
+  die "the build failed; see above"
+automake build-thread TESTS="$threads"
+
 section "tree and packaging"
 # Each version of clang-format has its own idea of some lines.
 if clang-format --version | grep -q 'version 14\.'; then
@@ -209,6 +218,11 @@ if [ $long = yes ]; then
     automake build-werror TESTS='$(BPF_TESTS) $(COLLECTD_TESTS) $(SNOOP_TESTS)'
   done
   tap env RECLAIM_BUILD="$PWD/build-werror" tests/collectd/test_age.py --reads 10000
+
+
+  section "all of collectd's tests, sanitized"
+  automake build-sanitized TESTS='$(COLLECTD_TESTS)'
+  automake build-thread TESTS='$(COLLECTD_TESTS)'
 fi
 
 rm -r "$logs"

@@ -18,6 +18,11 @@ BUILD = os.environ.get("RECLAIM_BUILD", ".")
 TRACING = "/sys/kernel/tracing"
 CSV_HOST = "testhost"
 LOCK = None
+# What a sanitizer makes collectd end with when it found something; races only where
+# our code takes part.
+SANITIZER_STATUS = 86
+SANITIZER_OPTIONS = {"ASAN": "", "LSAN": "", "UBSAN": "print_stacktrace=1",
+                     "TSAN": "ignore_noninstrumented_modules=1"}
 # Other types of the plugin are counters.
 GAUGES = ("gauge", "latency", "count", "duration", "pending_operations")
 
@@ -235,6 +240,25 @@ def read_csv(folder):
     return series
 
 
+def sanitizer():
+    """The runtime of the sanitizer that the plugin is built with, or ''."""
+    listing = subprocess.run(["ldd", f"{BUILD}/.libs/reclaim.so"], check=True,
+                             capture_output=True, text=True).stdout
+    runtime = re.search(r"(\S+/lib[at]san\.so\S*) \(", listing)
+    return runtime[1] if runtime else ""
+
+
+def under_sanitizer(command):
+    """A sanitizer's runtime has to be there from the start, and before what the
+    test preloads."""
+    if not sanitizer():
+        return command
+    options = [f"{name}_OPTIONS=exitcode={SANITIZER_STATUS}:{value}"
+               for name, value in SANITIZER_OPTIONS.items()]
+    return ["setarch", "-R", "env", *options, "sh", "-c",
+            f'LD_PRELOAD="{sanitizer()} $LD_PRELOAD" exec "$@"', "sh", *command]
+
+
 class Collectd:
     """collectd in the foreground, with the plugin, the csv writer and `load`
     beside it, once each `interval` seconds. `more` is further configuration."""
@@ -278,20 +302,29 @@ LoadPlugin reclaim
 """)
 
     def command(self, *flags):
-        return self.prefix + ["collectd", *flags, "-C",
-                              f"{self.folder}/collectd.conf"]
+        return self.prefix + under_sanitizer(
+            ["collectd", *flags, "-C", f"{self.folder}/collectd.conf"])
+
+    def begin(self, *flags):
+        self.process = subprocess.Popen(
+            self.command(*flags), stdout=subprocess.DEVNULL,
+            stderr=None if sanitizer() else subprocess.DEVNULL)
+
+    def end(self):
+        """Its exit status; what a sanitizer found is on stderr by then."""
+        status = self.process.wait()
+        if status == SANITIZER_STATUS:
+            raise RuntimeError("a sanitizer found what is told above")
+        return status
 
     def run_once(self):
         """collectd -T: init, one read, writes, shutdown. Its exit status."""
-        return subprocess.run(self.command("-T"), check=False,
-                              stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL).returncode
+        self.begin("-T")
+        return self.end()
 
     def start(self):
         """Starts, and returns when the first read has been written."""
-        self.process = subprocess.Popen(self.command("-f"),
-                                        stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+        self.begin("-f")
         wait_for(lambda: self.values("load/load") or self.has_ended(),
                  "the first read")
         if self.has_ended():
@@ -311,7 +344,7 @@ LoadPlugin reclaim
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait()
+        return self.end()
 
     def log(self):
         with open(f"{self.folder}/log", encoding="utf-8") as handle:

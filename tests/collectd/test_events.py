@@ -12,7 +12,7 @@ import tempfile
 import time
 
 from harness import (Collectd, Staller, Tap, Trace, bpf_objects,
-                     need_live_machine, wait_for)
+                     need_live_machine, sanitizer, wait_for)
 
 FORGER = b"\nSeverity: OKAY"  # all that fits into a comm
 FORGER_TEXT = r"\x0aSeverity: OKAY"
@@ -201,6 +201,25 @@ LoadPlugin threshold
     inbox.clean()
 
 
+def test_logged(tap):
+    """As the log has them, which takes no other program."""
+    trace = Trace()
+    collectd = Collectd("EventThreshold 0.000001\nEventsPerInterval 10000\n"
+                        "GroupBy cgroup\nKinds memcg").start()
+    staller = Staller([b"plain", FORGER], 64)
+    staller.wait()
+    collectd.wait_reads(3)
+    stalls = sum(stall.tid in staller.comms for stall in trace.stalls())
+    collectd.stop()
+    told = sum(int(tid) in staller.comms for tid in
+               re.findall(r"message = .*\[(\d+)\] stalled ", collectd.log()))
+    lost = collectd.growth("reclaim/total_events-events_lost")
+    tap.equal((told + lost, stalls > 100), (stalls, True),
+              "each stall is told in collectd's log")
+    trace.remove()
+    collectd.clean()
+
+
 def thread_names(collectd):
     names = []
     for path in glob.glob(f"/proc/{collectd.process.pid}/task/*/comm"):
@@ -229,8 +248,13 @@ def test_off(tap):
 def main():
     need_live_machine()
     tap = Tap()
-    test_every_stall(tap)
-    test_latency_and_threshold(tap)
+    if sanitizer():
+        tap.note("without the exec plugin: it forks while other threads hold "
+                 "locks of the sanitizer")
+    else:
+        test_every_stall(tap)
+        test_latency_and_threshold(tap)
+    test_logged(tap)
     test_off(tap)
     tap.done()
 
