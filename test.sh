@@ -219,10 +219,13 @@ if [ $long = yes ]; then
   done
   tap env RECLAIM_BUILD="$PWD/build-werror" tests/collectd/test_age.py --reads 10000
 
-
   section "all of collectd's tests, sanitized"
   automake build-sanitized TESTS='$(COLLECTD_TESTS)'
   automake build-thread TESTS='$(COLLECTD_TESTS)'
+
+  section "line coverage"
+  one "the tests pass in a build that counts lines" tests/analysis/coverage
+  sed -n '/^File/,$p' "$logs/one.log"
 fi
 
 rm -r "$logs"
