@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What the BPF programs add up, and how an interval's rows come out. */
 #include <sched.h>
+#include <stdatomic.h>
 
 #include "tests/bpf/bench.h"
 
@@ -648,7 +649,7 @@ static void test_process(void) {
 
 struct shooter {
   const struct bench *bench;
-  const volatile bool *stop;
+  const atomic_bool *stop;
   int number;
   __u64 shots;
 };
@@ -669,7 +670,7 @@ static void *shoot(void *context) {
 static void test_swap_under_fire(void) {
   struct bench bench;
   bench_init(&bench, &defaults);
-  volatile bool stop = false;
+  atomic_bool stop = false;
   struct shooter shooters[4];
   pthread_t threads[4];
   for (int i = 0; i < 4; i++) {
@@ -728,7 +729,7 @@ static void test_calm_intervals(void) {
          row_at(&bench, kept).stalls == 0,
      "without stalls, kept rows are there and zero");
 
-  volatile bool stop = false;
+  atomic_bool stop = false;
   struct shooter shooters[2];
   pthread_t threads[2];
   for (int i = 0; i < 2; i++) {
