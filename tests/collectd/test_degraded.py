@@ -261,6 +261,20 @@ def test_without_tracefs(tap):
     collectd.clean()
 
 
+def test_without_cgroups_v2(tap):
+    """In a mount namespace that has no such hierarchy."""
+    script = 'umount --lazy --all --types cgroup2 && exec "$@"'
+    collectd = Collectd("GroupBy cgroup",
+                        prefix=("unshare", "-m", "sh", "-c", script, "sh")).start()
+    check_other_plugins(tap, collectd, "without cgroups v2")
+    errors = "\n".join(collectd.complaints())
+    tap.ok("GroupBy cgroup needs a cgroup v2 hierarchy, and none is mounted" in errors,
+           "GroupBy cgroup is refused, and told why", errors)
+    tap.equal(collectd.series(), [], "and the plugin does not start")
+    collectd.stop()
+    collectd.clean()
+
+
 def test_calm_host(tap):
     collectd = Collectd(plugin_block=False).start()
     collectd.wait_reads(6)
@@ -331,6 +345,7 @@ def main():
     test_reads_that_fail(tap)
     test_each_kind_alone(tap)
     test_without_tracefs(tap)
+    test_without_cgroups_v2(tap)
     test_calm_host(tap)
     test_good_configuration_check(tap)
     test_bad_options(tap)

@@ -97,6 +97,7 @@ static void test_read(void) {
   ok(tasks[0].start_ns + S / 10 > now_ns && tasks[0].start_ns < now_ns + S,
      "and when it started");
   ok(task_read(0x3fffff, &tasks[0]) < 0, "a thread that is not there");
+  ok(task_read_leader_comm(0x3fffff, tasks[0].comm) < 0, "has no leader");
   ok(task_read(2, &tasks[0]) != 0 || tasks[0].kthread ||
          strcmp(tasks[0].comm, "kthreadd") != 0,
      "kthreadd is a kernel thread");
@@ -116,6 +117,8 @@ static void test_cgroup(void) {
        "the path of a thread's cgroup is %s", path);
   else
     ok(err == -ENOENT, "a host without cgroups v2 says so");
+  ok(task_read_cgroup(0x3fffff, path, sizeof(path)) < 0,
+     "a thread that is not there has no cgroup");
 }
 
 int main(void) {
