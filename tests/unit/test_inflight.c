@@ -398,8 +398,29 @@ static void test_any_order(void) {
   inflight_free(inflight);
 }
 
+/* A task that compacts while it reclaims has a word in the same place of each
+ * kind. */
+static void test_places_of_kinds(void) {
+  struct inflight *inflight = inflight_new();
+  uint64_t told[RECLAIM_KINDS] = {0};
+  for (uint64_t now = 11; now <= 13; now++) {
+    open_interval(now * S);
+    add_under_way(7, 9 * S);
+    if (now < 13)
+      add_under_way(7, 10 * S)->kind = RECLAIM_COMPACT;
+    inflight_update(inflight, &drained, &shares);
+    for (size_t i = 0; i < shares.num; i++)
+      told[shares.keys[i].kind] += shares.rows[i].time_ns;
+  }
+  is_u64(told[RECLAIM_COMPACT], 2 * S,
+         "the inner stall is told while it lasts");
+  is_u64(told[RECLAIM_MEMCG], 4 * S, "the outer one from its own begin");
+  inflight_free(inflight);
+}
+
 int main(void) {
   test_long_stall();
+  test_places_of_kinds();
   test_between_look_and_close();
   test_not_there();
   test_dead();
