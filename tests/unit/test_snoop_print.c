@@ -213,6 +213,16 @@ static void test_json(void) {
          "what is unknown is null");
 }
 
+static void test_kinds_without_pages(void) {
+  struct reclaim_event event = usual;
+  event.key.kind = RECLAIM_COMPACT;
+  ok(strstr(print_stall(&plain, &event, NULL), "      1.235       - compact "),
+     "compaction has no pages to tell");
+  struct snoop_format format = {.json = true};
+  ok(strstr(print_stall(&format, &event, NULL), ",\"nr_reclaimed\":null,"),
+     "which an object has as null");
+}
+
 static const struct snoop_row row = {
     .comm = "a\nrather_long",
     .kind = RECLAIM_MEMCG,
@@ -385,6 +395,7 @@ int main(void) {
   test_great_numbers();
   test_terminal();
   test_json();
+  test_kinds_without_pages();
   test_report_time();
   test_row();
   test_row_object();
