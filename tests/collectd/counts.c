@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Preloaded into collectd: counts calls of bpf(), which libbpf makes by
  * syscall(3), and of malloc and its kin by who calls, in the file
- * RECLAIM_COUNTS: 64-bit words, first the calls of bpf(), then pairs of a
- * return address and its calls, to the first pair of zeros. */
+ * RECLAIM_COUNTS: 64-bit words, first the calls of bpf() and the bytes that are
+ * allocated, then pairs of a return address and its calls, to the first pair of
+ * zeros. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <stdarg.h>
