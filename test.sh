@@ -209,10 +209,19 @@ one "make distcheck" make -C build-werror distcheck
 section "kernels in QEMU"
 tap tests/vm/run --build build-werror
 tap tests/vm/run --build build-werror --work waits
+tap tests/vm/run --build build-werror --work systemd
+tap tests/vm/run --build build-werror --work lockdown
+tap tests/vm/run --build build-werror --work faults
 tap env RECLAIM_BUILD="$PWD/build-werror" \
   tests/backends/fleet/test_fleet.py --guests 5.10 6.1 6.12
 
 if [ $long = yes ]; then
+  section "more guests"
+  tap tests/vm/run --build build-werror --work systemd --kernel 6.1 --kernel 6.12
+  tap tests/vm/run --build build-werror --work lockdown --kernel 6.1 --kernel 6.12 \
+    --kernel sid
+  tap tests/vm/run --build build-werror --work rates
+
   section "repeated"
   for _ in 1 2 3 4 5; do
     automake build-werror TESTS='$(BPF_TESTS) $(COLLECTD_TESTS) $(SNOOP_TESTS)'

@@ -120,7 +120,7 @@ def _check_conditions(facts):
     yield from check_witnesses(facts)
 
 
-def _check_sums(facts, kind):
+def check_sums(facts, kind):
     """All names and `_other` make up the total."""
     total, names = facts.totals[kind], facts.names[kind].values()
     for field, what in (("stalls", "stalls"), ("pages", "pages")):
@@ -182,7 +182,7 @@ def _check_against_vmstat(facts):
            f"({_equation(pages, f'{pgsteal} + {slab}', missing)})")
 
 
-def _check_account(facts):
+def check_account(facts):
     """Names and health."""
     stalls = {name: counts.stalls for name, counts in facts.names["direct"].items()
               if name not in BYSTANDERS}
@@ -190,6 +190,11 @@ def _check_account(facts):
     yield (culprit > CULPRIT_SHARE * total,
            f"{CULPRIT} has most of the direct stalls but for collectd's own "
            f"({culprit} of {total})")
+    yield from check_unseen(facts)
+
+
+def check_unseen(facts):
+    """Health: nothing stays under way, or was not seen, but what the kernel hid."""
     for kind in KINDS:
         # Where the plugin looks at begin words under way, at all.
         if facts.pending[kind] is not None:
@@ -220,9 +225,9 @@ def check(facts):
     for kind in KINDS:
         yield from check_stalls_and_time(facts, kind)
         yield from check_pages(facts, kind)
-        yield from _check_sums(facts, kind)
+        yield from check_sums(facts, kind)
     yield from _check_against_vmstat(facts)
-    yield from _check_account(facts)
+    yield from check_account(facts)
     yield facts.bpf_tests != [], "the build folder has tests of the BPF programs"
     for test in facts.bpf_tests:
         yield from _check_bpf_test(*test)

@@ -178,7 +178,8 @@ def parse_trace(text):
     return traces
 
 
-def _count_lost(stats):
+def count_lost(stats):
+    """How many records ftrace had no room for."""
     lost = re.findall(r"^(?:overrun|commit overrun|dropped events): (\d+)", stats,
                       re.MULTILINE)
     return sum(map(int, lost))
@@ -253,7 +254,7 @@ def read_facts(folder):
         unattributed=values.get(("", "total_events", "unattributed")),
         untimed=values.get(("", "total_events", "untimed")),
         trace=parse_trace(read_file(folder, "trace")),
-        trace_lost=_count_lost(read_file(folder, "trace-stats")),
+        trace_lost=count_lost(read_file(folder, "trace-stats")),
         growth={key: after[key] - before.get(key, 0) for key in after},
         node_counters={line.split()[0] for line in
                        read_file(folder, "node-vmstat").splitlines()},

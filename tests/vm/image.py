@@ -16,7 +16,7 @@ GUEST_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest")
 ROOT_SUITE = "bookworm"
 # bpftrace and libbpf-tools are independent counts to compare the plugin with.
 ROOT_PACKAGES = ["bpftool", "bpftrace", "collectd-core", "e2fsprogs", "iproute2", "kmod",
-                 "libbpf-tools", "libbpf1", "mount", "procps", "stress-ng",
+                 "libbpf-tools", "libbpf1", "mount", "procps", "stress-ng", "systemd-sysv",
                  "util-linux"]
 ROOT_LEFT_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"]
 
