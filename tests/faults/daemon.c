@@ -228,19 +228,14 @@ static oconfig_item_t parse_option(char *option) {
 }
 
 static oconfig_item_t parse_block(char **options, int num) {
-  oconfig_item_t block = {.key = (char *)"Plugin", .children_num = num};
-  block.children = calloc((size_t)num + 1, sizeof(*block.children));
+  oconfig_item_t item = {.key = (char *)"Plugin", .children_num = num};
+  item.children = calloc((size_t)num + 1, sizeof(*item.children));
   for (int i = 0; i < num; i++)
-    block.children[i] = parse_option(options[i]);
-  return block;
+    item.children[i] = parse_option(options[i]);
+  return item;
 }
 
 /* Stalls */
-
-struct order {
-  char what; /* 's', 'h', 'e' */
-  int begin_fd, end_fd;
-};
 
 /* The truth. */
 struct made {

@@ -48,7 +48,7 @@ static bool is_simple(const char *path) {
 }
 
 static void check_path(const char *path) {
-  char name[CGROUP_NAME_SIZE], again[CGROUP_NAME_SIZE];
+  char name[CGROUP_NAME_SIZE];
   cgroup_name(path, name);
   size_t len = strnlen(name, sizeof(name));
   MUST(len >= 1 && len < sizeof(name));
@@ -57,6 +57,7 @@ static void check_path(const char *path) {
   for (size_t i = 0; i + 32 <= len; i++) /* ids are cut */
     MUST(strspn(name + i, "0123456789abcdef") < 32);
   if (!strstr(name, "pod")) {
+    char again[CGROUP_NAME_SIZE];
     cgroup_name(name, again);
     MUST(strcmp(again, name) == 0);
   }

@@ -164,7 +164,7 @@ static struct inflight *empty_inflight(void) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct input input = {data, size};
-  uint64_t before_ns, opened_ns = 0, closing_ns = 1 + take_byte(&input);
+  uint64_t opened_ns = 0, closing_ns = 1 + take_byte(&input);
   for (size_t i = 0; i < THREADS; i++) {
     threads[i] = (struct thread){
         .kind = take_bool(&input) ? RECLAIM_MEMCG : RECLAIM_MEMCG_PROACTIVE};
@@ -172,7 +172,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   struct inflight *inflight = empty_inflight();
   for (size_t read = 0; read < READS_MAX && input.left > 0; read++) {
-    before_ns = opened_ns;
+    uint64_t before_ns = opened_ns;
     opened_ns += closing_ns + 1 + take_one_of(&input, 1024);
     fill_table(&input, before_ns, opened_ns, closing_ns);
     read_table(inflight, take_one_of(&input, 2 * ROWS_MAX));

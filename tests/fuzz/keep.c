@@ -104,14 +104,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct ledger *ledger = ledger_new(&options);
   struct keep *keep = keep_new(2 * room, idle_max);
   struct rows rows = {.left = INT64_MAX};
-  struct claims claims = {.num = 0}, before = {.num = 0};
+  struct claims claims = {.num = 0};
   uint64_t now_ns = 0;
   while (input.left > 0) {
     now_ns += take_interval_ns(&input);
     take_rows(&input, &rows, 2 * room);
     ledger_add_interval(ledger, rows.rows, rows.num, now_ns);
     keep_update(keep, rows.rows, rows.num);
-    before = claims;
+    struct claims before = claims;
     claim_rows(&claims, &before, &rows, idle_max);
     check_kept(&claims, keep, room);
   }
