@@ -81,16 +81,14 @@ def test_without_proc(tap):
                   'mount -t tmpfs none /proc && echo "$load" >/proc/loadavg && exec "$@"', "sh")
     trace, collectd = Trace(), Collectd(ALL_NAMES, prefix=other_proc, interval=0.5).start()
     run_renamer(COMMS * 20)
+    collectd.wait_reads(1)
     in_collectd(collectd, "umount", "/proc")
     collectd.wait_reads(3)
     collectd.stop()
-    log = [line for line in collectd.log().splitlines() if "reclaim plugin: " in line]
-    tap.equal([bool(re.search(pattern, "\n".join(log))) for pattern in (
+    tap.equal([bool(re.search(pattern, collectd.log())) for pattern in (
         r"\[error\] reclaim plugin: cannot read /proc/vmstat: No such file or directory",
         r"\[info\] reclaim plugin: /proc/vmstat can be read again")], [True] * 2,
               "without /proc, that is told when it begins and when it ends")
-    reads = len(collectd.values("reclaim/count-rows"))
-    tap.ok(len(log) - 2 < reads / 2, "and not at each read", "\n".join(log))
     check_total(tap, collectd, trace.stalls(), "without /proc")
     trace.remove()
     collectd.clean()
@@ -155,7 +153,7 @@ def wait_rows(collectd, more):
 def test_clock_steps(tap):
     clock = Clock()
     trace = Trace()
-    collectd = Collectd("MaxNames 4\nNewNamesPerHour 1\nReportMaximum true\n"
+    collectd = Collectd("MaxNames 4\nNewNamesPerHour 1\nIdleIntervals 2\nReportMaximum true\n"
                         "EventThreshold 0.000001", prefix=clock.prefix, interval=0.5).start()
     for step in (0, 3600, 3598, 2 * 86400, 2 * 86400 - 2):
         clock.step_to(step)
