@@ -7,16 +7,12 @@
  * FILE "once" is for the first object that loads a large program (libbpf tries
  * twice, for the verifier's log), FILE "direct" for each call that names a
  * tracepoint of kind direct. */
-#include <dlfcn.h>
-#include <errno.h>
-#include <linux/bpf.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "tests/collectd/preload_bpf.h"
 
 static int fault_command = -1, fault_errno;
 static char fault_file[256];
@@ -40,19 +36,6 @@ static bool must_fail(int command, const union bpf_attr *attr) {
   return access(fault_file, F_OK) == 0;
 }
 
-long syscall(long number, ...) {
-  static long (*next)(long, ...);
-  if (!next)
-    next = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
-  va_list args;
-  va_start(args, number);
-  long a[6];
-  for (int i = 0; i < 6; i++)
-    a[i] = va_arg(args, long);
-  va_end(args);
-  if (number == __NR_bpf && must_fail((int)a[0], (const void *)a[1])) {
-    errno = fault_errno;
-    return -1;
-  }
-  return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+static int before_bpf(int command, const union bpf_attr *attr) {
+  return must_fail(command, attr) ? fault_errno : 0;
 }
