@@ -662,7 +662,8 @@ static struct bpf_source_rows calm_rows(struct bpf_source *source) {
   return (struct bpf_source_rows){.keys = source->keys,
                                   .rows = source->rows,
                                   .num = source->waiting_num,
-                                  .complete = true,
+                                  .all_rows = true,
+                                  .all_under_way = true,
                                   .opened_ns = monotonic_ns()};
 }
 
@@ -690,14 +691,15 @@ int bpf_source_drain(struct bpf_source *source,
     return err;
   source->undrained = err != 0;
   add_lost(source, num);
-  *rows = (struct bpf_source_rows){
-      .keys = source->keys,
-      .rows = source->rows,
-      .num = num,
-      .complete = err == 0 && source->under_way_num < BPF_SOURCE_MAX_UNDER_WAY,
-      .opened_ns = source->opened_ns,
-      .under_way = source->under_way,
-      .under_way_num = source->under_way_num};
+  *rows = (struct bpf_source_rows){.keys = source->keys,
+                                   .rows = source->rows,
+                                   .num = num,
+                                   .all_rows = err == 0,
+                                   .all_under_way = source->under_way_num <
+                                                    BPF_SOURCE_MAX_UNDER_WAY,
+                                   .opened_ns = source->opened_ns,
+                                   .under_way = source->under_way,
+                                   .under_way_num = source->under_way_num};
   return 0;
 }
 

@@ -61,8 +61,9 @@ struct bpf_source_under_way {
 struct bpf_source_rows {
   struct reclaim_row_key *keys;
   struct reclaim_row *rows;
-  size_t num;         /* at most bpf_source_max_rows() */
-  bool complete;      /* all rows of the interval, and all stalls under way */
+  size_t num;    /* at most bpf_source_max_rows() */
+  bool all_rows; /* of the interval; else the rest comes with the next drain */
+  bool all_under_way; /* stalls; else there were more */
   uint64_t opened_ns; /* CLOCK_MONOTONIC: the interval's end */
   const struct bpf_source_under_way *under_way; /* sorted by words and place */
   size_t under_way_num; /* at most BPF_SOURCE_MAX_UNDER_WAY */

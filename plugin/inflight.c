@@ -131,12 +131,13 @@ static struct reclaim_row *find_overflow(const struct bpf_source_rows *drained,
 
 /* A stall that is neither under way nor in a row of its own ended when the
  * table was full, or the kernel hid its end; then what was told of it is all.
- */
+ * Where not all that are under way are known, it ended if its thread stalls
+ * again. */
 static void settle_vanished(const struct bpf_source_rows *drained,
                             const struct told *told) {
   const struct bpf_source_under_way *seen =
       find_under_way(drained, &told->stall);
-  if (told->settled || (seen && is_told(told, seen)))
+  if (told->settled || (seen ? is_told(told, seen) : !drained->all_under_way))
     return;
   struct reclaim_row *overflow = find_overflow(drained, told->stall.kind);
   if (overflow && overflow->longest_ns >= told->ns)
@@ -154,7 +155,7 @@ static void settle(struct inflight *inflight,
   for (size_t i = 0; i < drained->num; i++)
     if (drained->keys[i].flags & RECLAIM_ROW_ALONE)
       settle_row(inflight, drained, &drained->keys[i], &drained->rows[i]);
-  for (size_t i = 0; drained->complete && i < inflight->told_num; i++)
+  for (size_t i = 0; drained->all_rows && i < inflight->told_num; i++)
     settle_vanished(drained, &inflight->told[i]);
 }
 
@@ -203,11 +204,12 @@ static bool is_early(const struct inflight *inflight,
                      const struct bpf_source_rows *drained,
                      const struct bpf_source_under_way *stall) {
   const struct told *before = find_told(inflight, stall);
-  return !drained->complete && before && !before->settled &&
+  return !drained->all_rows && before && !before->settled &&
          !is_told(before, stall);
 }
 
-/* Where not all rows or stalls came, those that were told of are still to come.
+/* Where not all rows came, and of stalls that are not known to be under way or
+ * to have ended, those that were told of are still to come.
  * What was told before is then needed no more, and is room to sort in. */
 static void carry_over(struct inflight *inflight,
                        const struct bpf_source_rows *drained) {
@@ -215,7 +217,8 @@ static void carry_over(struct inflight *inflight,
     const struct told *told = &inflight->told[i];
     const struct bpf_source_under_way *seen =
         find_under_way(drained, &told->stall);
-    if (!told->settled && !(seen && is_told(told, seen)) &&
+    bool is_open = !seen || (!drained->all_rows && !is_told(told, seen));
+    if (!told->settled && is_open &&
         inflight->next_num < BPF_SOURCE_MAX_UNDER_WAY)
       inflight->next[inflight->next_num++] = *told;
   }
@@ -238,7 +241,7 @@ void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
     else
       bury(inflight, stall);
   }
-  if (!drained->complete)
+  if (!drained->all_rows || !drained->all_under_way)
     carry_over(inflight, drained);
   struct told *old = inflight->told;
   inflight->told = inflight->next;

@@ -73,7 +73,8 @@ static void fill_table(struct input *input, uint64_t before_ns,
   uint64_t looked_ns = opened_ns + take_byte(input) % (closing_ns + 1);
   table = (struct bpf_source_rows){.keys = keys,
                                    .rows = rows,
-                                   .complete = true,
+                                   .all_rows = true,
+                                   .all_under_way = true,
                                    .opened_ns = opened_ns,
                                    .under_way = under_way};
   for (uint32_t i = 0; i < THREADS; i++) {
@@ -136,14 +137,14 @@ static void read_table(struct inflight *inflight, size_t first) {
   struct bpf_source_rows part = table;
   if (first < table.num) {
     part.num = first;
-    part.complete = false;
+    part.all_rows = false;
     inflight_update(inflight, &part, &shares);
     hear(&part, &shares);
     check_told(table.opened_ns, false);
     part.keys += first;
     part.rows += first;
     part.num = table.num - first;
-    part.complete = true;
+    part.all_rows = true;
   }
   inflight_update(inflight, &part, &shares);
   hear(&part, &shares);
@@ -157,7 +158,7 @@ static struct inflight *empty_inflight(void) {
   struct inflight_shares shares;
   if (!inflight)
     inflight = inflight_new();
-  table = (struct bpf_source_rows){.complete = true};
+  table = (struct bpf_source_rows){.all_rows = true, .all_under_way = true};
   inflight_update(inflight, &table, &shares);
   return inflight;
 }

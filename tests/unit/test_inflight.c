@@ -16,7 +16,8 @@ static void open_interval(uint64_t opened_ns) {
   memset(rows, 0, sizeof(rows));
   drained = (struct bpf_source_rows){.keys = keys,
                                      .rows = rows,
-                                     .complete = true,
+                                     .all_rows = true,
+                                     .all_under_way = true,
                                      .opened_ns = opened_ns,
                                      .under_way = under_way};
 }
@@ -137,7 +138,7 @@ static void test_not_there(void) {
      "a word of a task that is gone is no stall");
 
   open_interval(11 * S);
-  drained.complete = false;
+  drained.all_rows = false;
   refute(add_under_way(4, 9 * S));
   inflight_update(inflight, &drained, &shares);
   is_u64(shares.num, 0, "nor is one that ended and whose row did not come yet");
@@ -177,7 +178,7 @@ static void test_incomplete(void) {
   add_under_way(6, 7 * S);
   inflight_update(inflight, &drained, &shares);
   open_interval(11 * S);
-  drained.complete = false;
+  drained.all_rows = false;
   add_under_way(5, 10 * S);
   add_under_way(6, 7 * S);
   inflight_update(inflight, &drained, &shares);
@@ -197,7 +198,7 @@ static void test_incomplete_behind_another(void) {
   add_under_way(4, 7 * S);
   inflight_update(inflight, &drained, &shares);
   open_interval(11 * S);
-  drained.complete = false;
+  drained.all_rows = false;
   add_under_way(4, 10 * S + 9);
   inflight_update(inflight, &drained, &shares);
   open_interval(11 * S);
@@ -211,12 +212,40 @@ static void test_incomplete_behind_another(void) {
   inflight_free(inflight);
 }
 
+/* More threads stall than can be looked at, and their rows find the table full.
+ */
+static void test_crowd(void) {
+  enum { CROWD = 3 };
+  struct inflight *inflight = inflight_new();
+  open_interval(10 * S);
+  for (uint32_t place = 0; place < CROWD; place++)
+    add_under_way(place, 9 * S);
+  drained.all_under_way = false;
+  inflight_update(inflight, &drained, &shares);
+  for (uint64_t read = 1; read < 4; read++) {
+    open_interval((10 + 10 * read) * S);
+    drained.all_under_way = false;
+    for (uint32_t place = 0; place < CROWD; place++)
+      add_under_way(place, 19 * S);
+    struct reclaim_row *overflow =
+        add_row("", RECLAIM_ROW_OVERFLOW, read == 1 ? CROWD : 0,
+                read == 1 ? CROWD * 10 * S : 0, read == 1 ? 10 * S : 0);
+    inflight_update(inflight, &drained, &shares);
+    if (read == 1)
+      is_u64(overflow->time_ns, CROWD * 9 * S,
+             "what was told of a crowd is taken off where it ended");
+    is_u64(shares.pending[RECLAIM_MEMCG], CROWD,
+           "its next stalls are told of at each read");
+  }
+  inflight_free(inflight);
+}
+
 /* The rest of an interval comes with the same stalls, as they were seen then.
  */
 static void test_rest_of_interval(void) {
   struct inflight *inflight = inflight_new();
   open_interval(10 * S);
-  drained.complete = false;
+  drained.all_rows = false;
   add_under_way(4, 7 * S);
   add_under_way(5, 8 * S);
   add_under_way(6, 9 * S);
@@ -426,6 +455,7 @@ int main(void) {
   test_dead();
   test_incomplete();
   test_incomplete_behind_another();
+  test_crowd();
   test_rest_of_interval();
   test_overflow();
   test_shared_words();

@@ -188,7 +188,8 @@ static void test_under_way(uint64_t limit) {
   bool exact = true;
   for (int i = 0; i < 10; i++) {
     age_ns = limit - 5 + (uint64_t)i;
-    struct bpf_source_rows drained = {.complete = true,
+    struct bpf_source_rows drained = {.all_rows = true,
+                                      .all_under_way = true,
                                       .opened_ns = begin_ns + age_ns,
                                       .under_way = &stall,
                                       .under_way_num = 1};
@@ -204,7 +205,8 @@ static void test_under_way(uint64_t limit) {
   struct bpf_source_rows drained = {.keys = &key,
                                     .rows = &row,
                                     .num = 1,
-                                    .complete = true,
+                                    .all_rows = true,
+                                    .all_under_way = true,
                                     .opened_ns = begin_ns + age_ns + 4,
                                     .under_way = &stall};
   inflight_update(inflight, &drained, &shares);
