@@ -330,11 +330,11 @@ static const char *cure_of(int err) {
   case ENFILE:
     return "raise the limit of open files (LimitNOFILE in a systemd unit)";
   case ENOMEM:
-    return "try again when the kernel has memory";
+    return "start again when the kernel has memory";
   case EAGAIN:
   case EBUSY:
   case EINTR:
-    return "try again";
+    return "start again";
   default:
     return NULL;
   }
