@@ -147,8 +147,8 @@ static __always_inline __u64 word_age_ns(__u64 word, __u64 now_ns) {
 // one read its clock looks almost 2^54 ns old, and is not stale.
 static __always_inline bool is_stale(__u64 word, __u64 now_ns) {
   __u64 age_ns = word_age_ns(word, now_ns);
-  return age_ns > RECLAIM_STALE_NS &&
-         age_ns < RECLAIM_NS_MASK - RECLAIM_STALE_NS / 60;
+  return age_ns > RECLAIM_STALE_NS(kernel.preempts) &&
+         age_ns < RECLAIM_NS_MASK - RECLAIM_LATER_NS;
 }
 
 static __always_inline struct reclaim_begin_words *words_in(void *map) {

@@ -69,7 +69,12 @@ reclaim_cut_comm(__u64 words[RECLAIM_COMM_SIZE / 8]) {
 #define RECLAIM_OWNER_BITS 10
 #define RECLAIM_OWNER_MASK ((1ULL << RECLAIM_OWNER_BITS) - 1)
 #define RECLAIM_NS_MASK ((1ULL << (64 - RECLAIM_OWNER_BITS)) - 1)
-#define RECLAIM_STALE_NS 86400000000000ULL /* then a word may be taken over */
+/* Of this age, a word may be taken over: an hour where the kernel can hide a
+ * stall's end, and so leaves words behind, else a day. */
+#define RECLAIM_STALE_NS(preempts)                                             \
+  ((preempts) ? 3600000000000ULL : 86400000000000ULL)
+/* Who reads a word later than the clock may find one that is newer by less. */
+#define RECLAIM_LATER_NS 60000000000ULL
 
 static inline __attribute__((always_inline)) __u64 reclaim_owner(__u32 tid,
                                                                  __u32 probe) {

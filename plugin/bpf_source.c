@@ -485,8 +485,6 @@ static uint64_t look_at_word(const struct bpf_source *source,
   return word;
 }
 
-#define LATER_NS 60000000000ULL /* a look takes less */
-
 static void add_under_way(struct bpf_source *source, enum reclaim_kind kind,
                           uint32_t place, uint64_t word, uint64_t age_ns) {
   if (!is_told(source, kind) ||
@@ -504,15 +502,16 @@ static void add_under_way(struct bpf_source *source, enum reclaim_kind kind,
 static void look_at_group(struct bpf_source *source, enum reclaim_kind words,
                           uint32_t group) {
   uint32_t first = group * RECLAIM_GROUP_WORDS;
+  uint64_t stale_ns = RECLAIM_STALE_NS(source->types.kernel.preempts);
   for (uint32_t i = first; i < first + RECLAIM_GROUP_WORDS; i++) {
     enum reclaim_kind kind;
     uint64_t word = look_at_word(source, words, i, &kind);
     uint64_t age_ns =
         (source->opened_ns - (word >> RECLAIM_OWNER_BITS)) & RECLAIM_NS_MASK;
-    bool is_later = age_ns >= RECLAIM_NS_MASK - LATER_NS;
+    bool is_later = age_ns >= RECLAIM_NS_MASK - RECLAIM_LATER_NS;
     if (word == 0)
       continue;
-    if (is_later || age_ns <= RECLAIM_STALE_NS)
+    if (is_later || age_ns <= stale_ns)
       source->skel->bss->begun[words][group] = 1;
     if (!is_later)
       add_under_way(source, kind, i, word, age_ns);

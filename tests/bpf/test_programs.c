@@ -123,7 +123,7 @@ static void test_neighbouring_words(struct bench *bench) {
   read_words(bench);
   is_u64(*my_word(RECLAIM_BEGIN_PROBES - 1), stranger, "and takes nobody's");
 
-  *my_word(2) = strangers_word(RECLAIM_STALE_NS + 60000000000ULL);
+  *my_word(2) = strangers_word(RECLAIM_STALE_NS(false) + 60000000000ULL);
   write_words(bench);
   stall(bench, 1);
   drain(bench);
