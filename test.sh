@@ -226,7 +226,9 @@ if [ $long = yes ]; then
   for _ in 1 2 3 4 5; do
     automake build-werror TESTS='$(BPF_TESTS) $(COLLECTD_TESTS) $(SNOOP_TESTS)'
   done
-  tap env RECLAIM_BUILD="$PWD/build-werror" tests/collectd/test_age.py --reads 10000
+  for work in "test_age.py --reads 10000" "test_hostile.py --long" "test_accidents.py --long"; do
+    tap env RECLAIM_BUILD="$PWD/build-werror" tests/collectd/$work
+  done
 
   section "all of collectd's tests, sanitized"
   automake build-sanitized TESTS='$(COLLECTD_TESTS)'

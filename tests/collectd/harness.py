@@ -3,6 +3,7 @@
 memory cgroups at their limit, and ftrace as an independent count."""
 
 import collections
+import contextlib
 import fcntl
 import glob
 import os
@@ -83,6 +84,18 @@ def need_live_machine():
     global LOCK
     LOCK = open("/run/lock/collectd-reclaim-tests", "w", encoding="ascii")
     fcntl.flock(LOCK, fcntl.LOCK_EX)
+    remove_leftovers()
+
+
+def remove_leftovers():
+    """What tests could not that were killed: ftrace instances and empty memory cgroups of
+    processes that are gone."""
+    for path in glob.glob(f"{TRACING}/instances/reclaim-test-*") + \
+            glob.glob(f"{MemoryCgroup.parent()[0]}/reclaim-test-*"):
+        owner = re.search(r"reclaim-test-(\d+)", path)
+        if owner and not os.path.exists(f"/proc/{owner[1]}"):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
 
 
 def wait_for(condition, what, seconds=60):
@@ -312,7 +325,7 @@ LoadPlugin reclaim
 
     def end(self):
         """Its exit status; what a sanitizer found is on stderr by then."""
-        status = self.process.wait()
+        status = self.process.wait(120)
         if status == SANITIZER_STATUS:
             raise RuntimeError("a sanitizer found what is told above")
         return status

@@ -24,12 +24,14 @@ def made_cgroups(mount, *paths):
     """Cgroups below the mount, gone afterwards with the folders above them."""
     for path in paths:
         os.makedirs(f"{mount}/{path}", exist_ok=True)
-    yield
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.rmdir(f"{mount}/{path}")
-        with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(f"{mount}/{path}"))
+    try:
+        yield
+    finally:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.rmdir(f"{mount}/{path}")
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(f"{mount}/{path}"))
 
 
 def sums(collectd, name):

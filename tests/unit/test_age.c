@@ -9,8 +9,8 @@
 #include "tests/unit/tap.h"
 
 #define MOST_HOURS 96
-#define EARLY                                                                  \
-  25 /* an hour; since one before, as many names are known as ever */
+/* An hour; since one before, as many names are known as ever. */
+#define EARLY 25
 #define LATE 46
 #define REGULARS 300 /* names that come back; others do not */
 #define MOST_NAMES (REGULARS + 200000)
