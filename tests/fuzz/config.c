@@ -277,9 +277,11 @@ static void check_ranges(const struct config *config) {
 /* Names that can be had are those that are clean, and short enough. */
 static void check_names(const struct config *config) {
   size_t longest = config->group_by == RECLAIM_BY_CGROUP ? 63 : 15;
-  size_t bad = 0, regexes = 0;
+  const char *stranger = "nobody-is-called-so";
+  size_t bad = 0, regexes = 0, strangers = 0;
   for (size_t i = 0; i < config->names_num; i++) {
     const char *text = config->names[i].text;
+    strangers += strcmp(text, stranger) == 0;
     char name[COMM_NAME_SIZE];
     comm_clean(text, strlen(text), name);
     regexes += config->names[i].is_regex;
@@ -293,8 +295,8 @@ static void check_names(const struct config *config) {
     if (!config->names[i].is_regex)
       MUST(config_selects(config, config->names[i].text) !=
            config->ignore_selected);
-  if (regexes == 0)
-    MUST(config_selects(config, "nobody-is-called-so") ==
+  if (regexes == 0 && strangers == 0)
+    MUST(config_selects(config, stranger) ==
          (config->ignore_selected || config->names_num == 0));
 }
 
