@@ -272,6 +272,15 @@ def under_sanitizer(command):
             f'LD_PRELOAD="{sanitizer()} $LD_PRELOAD" exec "$@"', "sh", *command]
 
 
+def cpu_ns(pid):
+    """CPU time that the threads of a process have used."""
+    total = 0
+    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+        with open(path, encoding="ascii") as file:
+            total += int(file.read().split()[0])
+    return total
+
+
 class Collectd:
     """collectd in the foreground, with the plugin, the csv writer and `load`
     beside it, once each `interval` seconds. `more` is further configuration."""
@@ -386,9 +395,9 @@ LoadPlugin reclaim
         return rows
 
     def growth(self, series):
-        """How much a counter grew from its first to its last value."""
+        """How much a counter grew; that of a name begins again from 0 with each birth."""
         values = [value for _, value in self.values(series)]
-        return int(values[-1] - values[0]) if values else 0
+        return int(sum(max(0, after - before) for before, after in zip(values, values[1:])))
 
     def clean(self):
         shutil.rmtree(self.folder)

@@ -17,7 +17,7 @@ import statistics
 
 from counted import Counted
 from ends import Ends
-from harness import Staller, Tap, need_live_machine
+from harness import Staller, Tap, cpu_ns, need_live_machine
 from test_cgroups import made_cgroups, unified_mount
 
 INTERVAL = 0.01  # a read with stalls takes about so long: it waits for the other table
@@ -55,13 +55,9 @@ def take_sample(collectd):
     pid = collectd.process.pid
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         status = dict(line.split(":", 1) for line in file)
-    cpu_ns = 0
-    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
-        with open(path, encoding="ascii") as file:
-            cpu_ns += int(file.read().split()[0])
     return Sample(count_reads(collectd), collectd.in_use(), int(status["VmRSS"].split()[0]),
                   int(status["VmSize"].split()[0]), len(os.listdir(f"/proc/{pid}/fd")),
-                  int(status["Threads"]), map_bytes(pid), cpu_ns)
+                  int(status["Threads"]), map_bytes(pid), cpu_ns(pid))
 
 
 def comms_of(wave):
@@ -151,11 +147,6 @@ def check_growth(tap, samples, collectd, what, leak):
     tap.note(f"| {what}, second and last third of {reads} reads: {'; '.join(figures)}")
 
 
-def increase(values):
-    """Of a counter that starts from 0 with each birth of its name."""
-    return int(sum(max(0, after - before) for before, after in zip(values, values[1:])))
-
-
 def check_sums(tap, collectd, ends, what):
     """Names and _other, the total, and ftrace."""
     truth = [sum(counts[i] for (kind, _), counts in ends.items() if kind == "memcg")
@@ -163,8 +154,7 @@ def check_sums(tap, collectd, ends, what):
     for type_name, wanted in zip(("total_events-memcg", "vmpage_action-memcg"), truth):
         names = [series for series in collectd.series()
                  if re.fullmatch(rf"reclaim-.*/{type_name}", series)]
-        parts = sum(increase([value for _, value in collectd.values(series)])
-                    for series in names)
+        parts = sum(collectd.growth(series) for series in names)
         tap.equal((parts, collectd.growth(f"reclaim/{type_name}_total")), (wanted, wanted),
                   f"{what}: {type_name} of {len(names)} names, and the total, are ftrace's")
     tap.note(f"| {what}: {truth[0]} stalls, {truth[1]} pages, as ftrace has them")

@@ -6,7 +6,6 @@ more for them. With --long, more of each."""
 
 import collections
 import contextlib
-import glob
 import itertools
 import math
 import os
@@ -20,7 +19,7 @@ import threading
 import time
 
 from harness import (BUILD, Collectd, MemoryCgroup, Staller, Tap, Trace,
-                     need_live_machine, wait_for)
+                     cpu_ns, need_live_machine, wait_for)
 
 LONG = "--long" in sys.argv
 NOBODY = "54321"  # no user that the host knows
@@ -109,13 +108,9 @@ class Sampler:
 
     @classmethod
     def sample(cls, pid):
-        cpu_ns = 0
-        for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
-            with open(path, encoding="ascii") as file:
-                cpu_ns += int(file.read().split()[0])
         with open(f"/proc/{pid}/status", encoding="ascii") as file:
             rss_kib = int(re.search(r"^VmRSS:\s+(\d+)", file.read(), re.M)[1])
-        return cls.Sample(cpu_ns, rss_kib, len(os.listdir(f"/proc/{pid}/fd")))
+        return cls.Sample(cpu_ns(pid), rss_kib, len(os.listdir(f"/proc/{pid}/fd")))
 
     def run(self):
         while not self.end.wait(0.5):
@@ -167,19 +162,13 @@ class GraphiteReceiver:
         return self.received.splitlines()
 
 
-def grown(values):
-    """Growth of a counter that begins again at 0 where a name is born again."""
-    pairs = zip(values, values[1:])
-    return int(sum(b - a if b >= a else b for (_, a), (_, b) in pairs))
-
-
 def names_of(collectd):
     return {series.split("/")[0][len("reclaim-"):] for series in collectd.series()
             if series.startswith("reclaim-") and series.endswith("/total_events-memcg")}
 
 
 def written(collectd, name):
-    return tuple(grown(collectd.values(f"reclaim-{name}/{type_name}-memcg"))
+    return tuple(collectd.growth(f"reclaim-{name}/{type_name}-memcg")
                  for type_name in ("total_events", "vmpage_action"))
 
 
