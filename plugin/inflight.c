@@ -162,10 +162,8 @@ static void settle(struct inflight *inflight,
 /* Stalls under way */
 
 static void share(struct inflight *inflight,
-                  const struct bpf_source_under_way *stall, uint64_t age_ns,
-                  struct inflight_shares *shares) {
-  const struct told *before = find_told(inflight, stall);
-  uint64_t told_ns = is_told(before, stall) ? before->ns : 0;
+                  const struct bpf_source_under_way *stall, uint64_t told_ns,
+                  uint64_t age_ns, struct inflight_shares *shares) {
   struct reclaim_row_key key = stall->key;
   key.kind = stall->kind;
   key.flags |= RECLAIM_ROW_ALONE;
@@ -184,28 +182,27 @@ static void share(struct inflight *inflight,
  * to come where not all rows came. Else the kernel hid its end, and the word is
  * nobody's stall, whatever the thread does later. */
 static void bury(struct inflight *inflight,
-                 const struct bpf_source_under_way *stall) {
-  const struct told *before = find_told(inflight, stall);
+                 const struct bpf_source_under_way *stall, uint64_t told_ns) {
   inflight->next[inflight->next_num++] =
-      (struct told){.stall = *stall,
-                    .ns = is_told(before, stall) ? before->ns : 0,
-                    .dead = true};
+      (struct told){.stall = *stall, .ns = told_ns, .dead = true};
 }
 
-static bool is_dead(const struct inflight *inflight,
-                    const struct bpf_source_under_way *stall) {
+/* Where another stall was told of in its place, and the row of that is still to
+ * come, this one is told of when it came. */
+static void update_stall(struct inflight *inflight,
+                         const struct bpf_source_rows *drained,
+                         const struct bpf_source_under_way *stall,
+                         struct inflight_shares *shares) {
   const struct told *before = find_told(inflight, stall);
-  return is_told(before, stall) && before->dead;
-}
-
-/* Whether another stall was told of in its place, whose row is still to come:
- * this one is told of when that came. */
-static bool is_early(const struct inflight *inflight,
-                     const struct bpf_source_rows *drained,
-                     const struct bpf_source_under_way *stall) {
-  const struct told *before = find_told(inflight, stall);
-  return !drained->all_rows && before && !before->settled &&
-         !is_told(before, stall);
+  bool is_known = is_told(before, stall);
+  if (before && !is_known && !before->settled && !drained->all_rows)
+    return;
+  uint64_t told_ns = is_known ? before->ns : 0;
+  if (stall->confirmed && !(is_known && before->dead))
+    share(inflight, stall, told_ns, drained->opened_ns - stall->begin_ns,
+          shares);
+  else
+    bury(inflight, stall, told_ns);
 }
 
 /* Where not all rows came, and of stalls that are not known to be under way or
@@ -232,15 +229,9 @@ void inflight_update(struct inflight *inflight, struct bpf_source_rows *drained,
       (struct inflight_shares){.keys = inflight->keys, .rows = inflight->rows};
   settle(inflight, drained);
   inflight->next_num = 0;
-  for (size_t i = 0; i < drained->under_way_num; i++) {
-    const struct bpf_source_under_way *stall = &drained->under_way[i];
-    if (inflight->ended[i] || is_early(inflight, drained, stall))
-      continue;
-    if (stall->confirmed && !is_dead(inflight, stall))
-      share(inflight, stall, drained->opened_ns - stall->begin_ns, shares);
-    else
-      bury(inflight, stall);
-  }
+  for (size_t i = 0; i < drained->under_way_num; i++)
+    if (!inflight->ended[i])
+      update_stall(inflight, drained, &drained->under_way[i], shares);
   if (!drained->all_rows || !drained->all_under_way)
     carry_over(inflight, drained);
   struct told *old = inflight->told;
