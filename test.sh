@@ -81,7 +81,7 @@ installs_where_told() {
   to=$(mktemp -d) &&
     make -s -C build-werror install DESTDIR="$to" &&
     [ "$(find "$to" -type f -printf '%f\n' | LC_ALL=C sort | paste -sd' ')" = \
-      "LICENSE README.md reclaim.conf reclaim.la reclaim.so reclaimsnoop reclaimsnoop.8" ] &&
+      "CHANGELOG.md LICENSE README.md reclaim.conf reclaim.la reclaim.so reclaimsnoop reclaimsnoop.8" ] &&
     rm -r "$to"
 }
 

@@ -139,6 +139,7 @@ static bool look_at_task(const struct bpf_source_under_way *stall,
 }
 
 static int reclaim_init(void) {
+  P_INFO("version %s", RECLAIM_VERSION);
   stop(); /* what is there already */
   if (reclaim.config_err != 0 || config_check(&reclaim.config) != 0) {
     P_ERROR("not started: the options named above have to be mended");

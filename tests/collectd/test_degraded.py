@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import statistics
+import subprocess
 import tempfile
 
 from harness import (BUILD, TRACING, Collectd, Staller, Tap, bpf_objects,
@@ -62,6 +63,14 @@ def check_other_plugins(tap, collectd, when):
            f"{when}, collectd's other plugins go on")
 
 
+def check_version(tap, collectd, when):
+    """The version, once, as the terminal tool of the same build has it."""
+    tool = subprocess.run([f"{BUILD}/reclaimsnoop", "--version"], check=True,
+                          capture_output=True, text=True).stdout
+    tap.equal(re.findall("reclaim plugin: version (.*)", collectd.log()), tool.split()[1:],
+              f"{when}, the log has the plugin's version")
+
+
 def check_without_bpf(tap, collectd, when, wanted):
     """One ERROR with each of the `wanted` pieces, gauges at 0, no totals."""
     collectd.start()
@@ -79,6 +88,7 @@ def check_without_bpf(tap, collectd, when, wanted):
     tap.ok("reclaim/total_events-allocstall" in rest,
            f"{when}, the host's own account goes on")
     check_other_plugins(tap, collectd, when)
+    check_version(tap, collectd, when)
     tap.equal(collectd.stop(), 0, f"{when}, collectd ends as always")
     collectd.clean()
 
@@ -282,6 +292,7 @@ def test_calm_host(tap):
     tap.ok(re.search("reclaim plugin: attached: direct memcg( memcg_proactive)? compact "
                      "throttle[^;]*; two tables of 4096 rows, ", collectd.log()),
            "one line says what is attached")
+    check_version(tap, collectd, "on a calm host")
     times = [when for when, _ in
              collectd.values("reclaim/total_events-direct_total")]
     gaps = [b - a for a, b in zip(times, times[1:])]
