@@ -76,13 +76,30 @@ is_formatted() {
   find bpf plugin tests -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
 }
 
+# What there is to install: the plugin, the tool, their pages, and README with what it
+# refers to beside it.
 installs_where_told() {
-  local to
-  to=$(mktemp -d) &&
-    make -s -C build-werror install DESTDIR="$to" &&
-    [ "$(find "$to" -type f -printf '%f\n' | LC_ALL=C sort | paste -sd' ')" = \
-      "CHANGELOG.md LICENSE README.md reclaim.conf reclaim.la reclaim.so reclaimsnoop reclaimsnoop.8" ] &&
-    rm -r "$to"
+  local to docs=share/doc/collectd-reclaim
+  to=$(mktemp -d) && make -s -C build-werror install DESTDIR="$to" &&
+    diff <(LC_ALL=C sort <<<"$(
+      printf '%s\n' lib/collectd/reclaim.{la,so} sbin/reclaimsnoop \
+        share/man/man8/reclaimsnoop.8
+      printf "$docs/%s\n" CHANGELOG.md LICENSE README.md tests/bench/costs.svg \
+        tests/faults/FAULTS.md tests/vm/COMPARISON.md \
+        $(find conf/reclaim.conf conf/{alerts,backends,dashboards,systemd} -type f ! -name '*.pyc')
+    )") <(cd "$to/usr/local" && find . -type f -printf '%P\n' | LC_ALL=C sort) &&
+    grep -oP '\]\(\K[^)#:]+(?=\))' README.md >"$to/links" &&
+    (cd "$to/usr/local/$docs" && xargs ls -d <"$to/links") && rm -r "$to"
+}
+
+# A source archive holds all that a clone does, and nothing that was built but what
+# a clone has not and README promises: configure and its kin, and the BPF object.
+archive_is_whole() {
+  make -s -C build-werror dist &&
+    diff <(git ls-files | grep -vE '^\.(ci/|clang-format$|gitignore$)' | LC_ALL=C sort) \
+      <(tar tf build-werror/collectd-reclaim-*.tar.gz | sed 's|^[^/]*/||' |
+        grep -vE '/$|^$|^(aclocal.m4|configure|Makefile.in|reclaim_config.h.in)$' |
+        grep -vE '^(build-aux/|bpf/prebuilt/reclaim.skel.h$)' | LC_ALL=C sort)
 }
 
 # configure must name the package that is missing, not merely fail.
@@ -204,7 +221,12 @@ one "demo.sh refuses to draw what lasts less than 12 s" \
   demo_refuses --seconds 11 --with graphite
 one "demo.sh ended while a store starts leaves no process and no file" \
   demo_leaves_nothing graphite
-one "make distcheck" make -C build-werror distcheck
+if [ -e .git ]; then
+  one "the source archive is whole" archive_is_whole
+else
+  skipped=$((skipped + 1)) && echo "SKIP: the source archive is whole: no clone here"
+fi
+one "make distcheck: without clang and bpftool" make -C build-werror distcheck
 
 section "kernels in QEMU"
 tap tests/vm/run --build build-werror
