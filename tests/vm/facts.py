@@ -74,6 +74,13 @@ class Facts:
     beside: dict         # what ran beside it: how much it did; None: nothing
 
 
+def read_package(folder):
+    """What dpkg says of the package that the guest installed: its state and version,
+    and files that are not as they should be. None if it has installed none."""
+    path = os.path.join(folder, "installed")
+    return read_file(folder, "installed") if os.path.exists(path) else None
+
+
 def read_file(folder, name):
     """A raw file as text."""
     path = os.path.join(folder, name)

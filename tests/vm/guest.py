@@ -126,7 +126,7 @@ class Guest:
         network = self.variant.network
         image.make_initrd(self.kernel, self.release, self._path("initrd"),
                           image.MODULES + ["virtio_net"] * network)
-        image.make_job_disk(self.options.build, self._path("job"), files)
+        image.make_job_disk(self.options.build, self.options.package, self._path("job"), files)
         image.make_swap_disk(self._path("swap"))
         disks = {"root": f"{image.root_image(self.cache)},readonly=on",
                  "job": self._path("job"), "swap": self._path("swap")}

@@ -128,9 +128,10 @@ def waiter_of(build):
     return os.path.join(build, "tests/vm/waiter")
 
 
-def make_job_disk(build, path, files=()):
+def make_job_disk(build, package, path, files=()):
     """Makes the disk that a guest gets its work and further files from, and
-    leaves its results on, in `out`."""
+    leaves its results on, in `out`. Plugin and tool come from the build, or from
+    a Debian package that the guest installs."""
     with tempfile.TemporaryDirectory() as tree:
         shutil.copytree(GUEST_FILES, tree, dirs_exist_ok=True)
         for file in files:
@@ -138,8 +139,11 @@ def make_job_disk(build, path, files=()):
         os.mkdir(os.path.join(tree, "out"))
         tests = os.path.join(tree, "bpf-tests")
         os.mkdir(tests)
-        shutil.copy(plugin_of(build), tree)
-        shutil.copy(snoop_of(build), tree)
+        if package:
+            shutil.copy(package, os.path.join(tree, "package.deb"))
+        else:
+            shutil.copy(plugin_of(build), tree)
+            shutil.copy(snoop_of(build), tree)
         for program in _bpf_tests(build):
             shutil.copy(program, tests)
         if os.path.exists(waiter_of(build)):

@@ -9,7 +9,7 @@ import re
 
 import check
 from facts import (Counts, count_lost, counts_of, parse_programs, parse_trace, read_file,
-                   read_last_values)
+                   read_last_values, read_package)
 
 # include/uapi/linux/capability.h
 CAP_DAC_READ_SEARCH, CAP_PERFMON, CAP_BPF = 2, 38, 39
@@ -39,6 +39,8 @@ class Wanted:
 HARDENED = Wanted(memlock="infinity")
 UPSTREAM = Wanted(root=True, confined=False)
 SCENES = {
+    # Only where guests have a package; its conffile says to load the plugin.
+    "package": Wanted(root=True, capabilities=None, confined=False),
     "debian": Wanted(root=True, capabilities=None, confined=False),
     "hardened": HARDENED,
     "hardened-cgroup": dataclasses.replace(
@@ -117,7 +119,8 @@ def read_scene(folder, release):
 def read_scenes(folder):
     """Reads all scenes of a guest."""
     release = read_file(folder, "release").strip()
-    return {name: read_scene(os.path.join(folder, name), release) for name in SCENES}
+    names = [name for name in SCENES if name != "package" or read_package(folder)]
+    return {name: read_scene(os.path.join(folder, name), release) for name in names}
 
 
 def _check_process(scene, wanted):

@@ -12,7 +12,7 @@ import faults
 import guest
 import lockdown
 import services
-from facts import Counts, Trace
+from facts import Counts, Trace, read_package
 from faults import Faults, Rates
 from lockdown import Lockdown
 from services import CAP_DAC_READ_SEARCH, LEAST, Scene
@@ -137,9 +137,15 @@ def check_services(tap):
             with open(os.path.join(folder, name), "w", encoding="ascii") as file:
                 file.write(text)
         scene = services.read_scene(folder, "6.1.0")
+        packages = [read_package(folder)]
+        with open(os.path.join(folder, "installed"), "w", encoding="ascii") as file:
+            file.write("ii 1-1\n??5?????? /usr/lib/x\n")
+        packages.append(read_package(folder))
     tap.ok((scene.attached, scene.complaints, scene.trace_lost, scene.shown["LimitMEMLOCK"],
             scene.ended) == (["direct", "memcg"], [REFUSAL], 3, "infinity", "success dead"),
            "so are the raw files of a scene")
+    tap.ok(packages == [None, "ii 1-1\n??5?????? /usr/lib/x\n"],
+           "and what dpkg says of a package")
 
 
 def right_lockdown(mode):

@@ -55,8 +55,9 @@ class Guests:
             guest.prepare(cache, kernels)
         except host.Unavailable as reason:
             skip_all(reason)
-        options = types.SimpleNamespace(build=BUILD, accelerator=guest.find_accelerator(
-            os.path.join(cache, "kernels", kernels[0], "vmlinuz")))
+        options = types.SimpleNamespace(
+            build=BUILD, package=None, accelerator=guest.find_accelerator(
+                os.path.join(cache, "kernels", kernels[0], "vmlinuz")))
         for (name, words), kernel in zip(WORDS.items(), itertools.cycle(kernels)):
             variant = guest.Variant(kernel, cpus=1, network=True,
                                     append=f"reclaim_host={name} {words}")
