@@ -83,7 +83,7 @@ installs_where_told() {
   to=$(mktemp -d) && make -s -C build-werror install DESTDIR="$to" &&
     diff <(LC_ALL=C sort <<<"$(
       printf '%s\n' lib/collectd/reclaim.{la,so} sbin/reclaimsnoop \
-        share/man/man8/reclaimsnoop.8
+        share/man/man5/collectd-reclaim.5 share/man/man8/reclaimsnoop.8
       printf "$docs/%s\n" CHANGELOG.md LICENSE README.md tests/bench/costs.svg \
         tests/faults/FAULTS.md tests/vm/COMPARISON.md \
         $(find conf/reclaim.conf conf/{alerts,backends,dashboards,systemd} -type f ! -name '*.pyc')
