@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "kind.h"
-#include "reclaim_config.h"
 #include "snoop_options.h"
 
 static const char usage[] =
@@ -184,7 +183,7 @@ enum snoop_next snoop_options_parse(struct snoop_options *options, int argc,
       return SNOOP_EXIT_OK;
     }
     if (option == OPTION_VERSION) {
-      printf("reclaimsnoop %s\n", PACKAGE_VERSION);
+      printf("reclaimsnoop %s\n", RECLAIM_VERSION);
       return SNOOP_EXIT_OK;
     }
     if (!take_option(options, option)) {
