@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What is written in manual pages (mdoc), README and the sample configuration, as far as it
-can be compared."""
+"""What is written in manual pages (mdoc), README, the sample configuration and the patch
+for collectd, as far as it can be compared."""
 
 import collections
 import os
@@ -82,3 +82,16 @@ def sample(text):
     return ([line.split("  ")[0].replace('"', "")
              for line in re.findall(rf"^#\s+{comment}([A-Z]\w+ .*)$", block, re.MULTILINE)]
             for comment in ("", "#"))
+
+
+def pod_items(text):
+    """{option: (the rest of its head, its text)} of a manual page in POD."""
+    return {name: (head, " ".join(text.split())) for name, head, text in
+            re.findall(r"^=item B<([A-Z]\w*)> (.*)\n((?:(?!=).*\n)*)", text, re.MULTILINE)}
+
+
+def added(patch, file):
+    """What a patch adds to a file."""
+    part = re.search(rf"^\+\+\+ b/{re.escape(file)}$(.*?)(?=^diff |\Z)", patch,
+                     re.MULTILINE | re.DOTALL)[1]
+    return "\n".join(re.findall(r"^\+(.*)$", part, re.MULTILINE))

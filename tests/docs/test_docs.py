@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Whether manual pages, README and the sample configuration tell of what the code has, and
-of nothing else: options, values, defaults, metrics, kinds, notifications, messages, and
-the command line of reclaimsnoop."""
+"""Whether manual pages, README, the sample configuration and the patch for collectd tell of
+what the code has, and of nothing else: options, values, defaults, metrics, kinds,
+notifications, messages, and the command line of reclaimsnoop."""
 
 import collections
 import glob
@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 
-from manual import ROOT, items, plain, read, readme_section, readme_table, sample, section
+from manual import ROOT, added, items, plain, pod_items, read, readme_section, \
+    readme_table, sample, section
 
 sys.path.append(f"{ROOT}/tests/collectd")
 from harness import BUILD, Tap
@@ -77,13 +78,14 @@ def readme_options():
             for row in readme_table("Configuration", "option")}
 
 
-def check_options(tap, samples):
+def check_options(tap, pod, samples):
     """Each place has the options that the code takes. Returns these."""
     taken = re.findall(r'strcasecmp\(key, "(\w+)"\)', read("plugin/config.c"))
     told = re.search(r"known are (.*)", facts("Unknown 0")[1][0])[1].split(", ")
     tap.equal(told, taken, "the plugin tells of the options that it takes")
     check_same(tap, "collectd-reclaim(5)", page_options(), taken, "option")
     check_same(tap, "README", readme_options(), taken, "option")
+    check_same(tap, "collectd.conf.pod", pod, taken, "option")
     for where, (defaults, unset) in samples.items():
         check_same(tap, where, {line.split()[0] for line in defaults + unset}, taken, "option")
     return taken
@@ -97,6 +99,12 @@ def page_values(option, item):
     return tuple(KINDS) if choices == ["kind"] else values_of(item.text)
 
 
+def pod_values(head, text):
+    """What values collectd.conf(5) allows."""
+    words = re.search(r"some of ([^.]*)", text)
+    return tuple(re.findall(r"B<(\w+)>", words[1] if words else head)) or values_of(text)
+
+
 def readme_values(cell):
     """What values README allows."""
     if cell == "boolean":
@@ -104,7 +112,7 @@ def readme_values(cell):
     return values_of(cell) or tuple(re.findall(r"`(\w+)`", cell))
 
 
-def check_values(tap, taken):
+def check_values(tap, taken, pod):
     """Each place has the values that the code takes."""
     allowed = {option: values_of(refusal(option)) for option in taken}
     tap.ok(all(refusal(option) for option in taken), "each option refuses what it cannot be")
@@ -114,6 +122,8 @@ def check_values(tap, taken):
     tap.equal(unequal({option: readme_values(cells[0])
                        for option, cells in readme_options().items()}, allowed), {},
               "README has the values of each option")
+    tap.equal(unequal({option: pod_values(*item) for option, item in pod.items()}, allowed), {},
+              "collectd.conf.pod has the values of each option")
     for option, values in allowed.items():
         if values and values[0][0].isdigit():
             check_range(tap, option, *values)
@@ -132,7 +142,7 @@ def check_range(tap, option, low, high):
               [False, True, True, False], f"{option} can be from {low} to {high}")
 
 
-def check_defaults(tap, samples):
+def check_defaults(tap, pod, samples):
     """A default that is set changes nothing; where none is, any value does."""
     readme = {option: cells[1].split(",")[0].replace("`", "")
               for option, cells in readme_options().items()}
@@ -146,6 +156,11 @@ def check_defaults(tap, samples):
                   f"README and {where} have the same defaults, and the plugin has them")
         tap.equal([line for line in unset if facts(line)[0] != "changed"], [],
                   f"the plugin takes what {where} has beside, and has no default for it")
+    told = {option: re.search("Defaults to B<(.*?)>", text) for option, (_, text) in pod.items()}
+    tap.equal(unequal({option: f"{option} {default[1]}" for option, default in told.items()
+                       if default}, {option: line for option, line in lines.items()
+                                     if option != "Kinds"}), {},
+              "README and collectd.conf.pod have the same defaults")
 
 
 def check_examples(tap):
@@ -390,10 +405,13 @@ def check_snoop_output(tap):
 
 def main():
     tap = Tap()
-    samples = {"reclaim.conf": tuple(sample(read("conf/reclaim.conf")))}
-    taken = check_options(tap, samples)
-    check_values(tap, taken)
-    check_defaults(tap, samples)
+    patch = read("conf/packaging/collectd-5.12.patch")
+    pod = pod_items(added(patch, "src/collectd.conf.pod"))
+    samples = {"reclaim.conf": tuple(sample(read("conf/reclaim.conf"))),
+               "collectd.conf.in": tuple(sample(added(patch, "src/collectd.conf.in")))}
+    taken = check_options(tap, pod, samples)
+    check_values(tap, taken, pod)
+    check_defaults(tap, pod, samples)
     check_examples(tap)
     check_metrics(tap)
     check_numbers_of_series(tap)
