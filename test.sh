@@ -221,6 +221,7 @@ one "demo.sh refuses to draw what lasts less than 12 s" \
   demo_refuses --seconds 11 --with graphite
 one "demo.sh ended while a store starts leaves no process and no file" \
   demo_leaves_nothing graphite
+tap tests/packaging/test_upstream.py --build build-werror
 if [ -e .git ]; then
   one "the source archive is whole" archive_is_whole
 else

@@ -14,7 +14,8 @@ need_root() {
 apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
   libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
 apt_test="python3 clang-format clang-tidy clang-tools libclang-rt-dev cppcheck gcovr
-  jq curl libcollectdclient-dev libgcrypt20-dev man-db groff-base mandoc"
+  jq curl libcollectdclient-dev libgcrypt20-dev man-db groff-base mandoc
+  bison flex patch xz-utils"
 # Metric stores, and what collectd's plugins for them are linked to, which collectd
 # only suggests: as far as this release has them (tests of others skip).
 apt_stores="graphite-carbon graphite-web influxdb prometheus rrdtool"

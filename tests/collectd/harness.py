@@ -16,6 +16,8 @@ import tempfile
 import time
 
 BUILD = os.environ.get("RECLAIM_BUILD", ".")
+# The plugin's folder; tests of packages name one of their own.
+PLUGINS = os.path.abspath(os.environ.get("RECLAIM_PLUGINS", f"{BUILD}/.libs"))
 TRACING = "/sys/kernel/tracing"
 CSV_HOST = "testhost"
 LOCK = None
@@ -255,7 +257,7 @@ def read_csv(folder):
 
 def sanitizer():
     """The runtime of the sanitizer that the plugin is built with, or ''."""
-    listing = subprocess.run(["ldd", f"{BUILD}/.libs/reclaim.so"], check=True,
+    listing = subprocess.run(["ldd", f"{PLUGINS}/reclaim.so"], check=True,
                              capture_output=True, text=True).stdout
     runtime = re.search(r"(\S+/lib[at]san\.so\S*) \(", listing)
     return runtime[1] if runtime else ""
@@ -299,7 +301,6 @@ class Collectd:
 Hostname "{CSV_HOST}"
 BaseDir "{self.folder}"
 PIDFile "{self.folder}/pid"
-TypesDB "/usr/share/collectd/types.db"
 Interval {interval}
 # The csv writer takes no lock: under load, two write threads that make one
 # file at the same time garble its first lines.
@@ -318,7 +319,7 @@ LoadPlugin csv
 </Plugin>
 LoadPlugin load
 {more}
-PluginDir "{os.path.abspath(BUILD)}/.libs"
+PluginDir "{PLUGINS}"
 LoadPlugin reclaim
 {block}
 """)

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""What collectd writes against what ftrace saw, to the unit."""
+"""What collectd writes against what ftrace saw, to the unit. The command line
+may name some of the tests."""
 
 import collections
+import sys
 import time
 
 from harness import (Collectd, Staller, Tap, Trace, bpf_objects,
@@ -213,11 +215,11 @@ def test_restart(tap):
 def main():
     need_live_machine()
     tap = Tap()
-    test_every_name(tap)
-    test_defaults_bound_the_names(tap)
-    test_process(tap)
-    test_short_table(tap)
-    test_restart(tap)
+    tests = {test.__name__: test for test in (
+        test_every_name, test_defaults_bound_the_names, test_process, test_short_table,
+        test_restart)}
+    for name in sys.argv[1:] or tests:
+        tests[name](tap)
     tap.done()
 
 

@@ -32,12 +32,13 @@ def _archives():
     return main[0], security[0] if security else main[0][:-1] + "-security/"
 
 
-def sources(suite):
-    """Lines of a sources.list for a suite, its security updates included."""
+def sources(suite, kind="deb"):
+    """Lines of a sources.list for a suite, its security updates included, of
+    binary packages or (deb-src) of sources."""
     main, security = _archives()
-    lines = [f"deb [signed-by={KEYRING}] {main} {suite} main"]
+    lines = [f"{kind} [signed-by={KEYRING}] {main} {suite} main"]
     if suite != "sid":
-        lines.append(f"deb [signed-by={KEYRING}] {security} {suite}-security main")
+        lines.append(f"{kind} [signed-by={KEYRING}] {security} {suite}-security main")
     return lines
 
 
@@ -56,12 +57,12 @@ class Apt:
     status. None of the machine's files is read but its passwords for
     archives."""
 
-    def __init__(self, folder, suite):
+    def __init__(self, folder, suite, kind="deb"):
         for name in ("etc/apt", "var/lib/apt/lists/partial", "var/lib/dpkg",
                      "var/cache/apt/archives/partial"):
             os.makedirs(os.path.join(folder, name))
         self._write(folder, "var/lib/dpkg/status", [])
-        self._write(folder, "etc/apt/sources.list", sources(suite))
+        self._write(folder, "etc/apt/sources.list", sources(suite, kind))
         config = self._write(folder, "apt.conf", [
             f'Dir "{folder}";',
             'Dir::Etc::netrc "/etc/apt/auth.conf";',
