@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Builds the plugin inside collectd's own source tree, by the patch for that,
-and compares what this collectd counts with ftrace. Upstream's sources and
-Debian's changes to them come from Debian's archive and stay in the cache of
-tests/vm. Prints TAP."""
+and compares what this collectd counts with ftrace. Prints TAP."""
 
 import argparse
-import contextlib
 import glob
 import os
 import re
@@ -20,14 +17,11 @@ ROOT = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 sys.path.insert(0, f"{ROOT}/tests/vm")
 
 # pylint: disable=wrong-import-position
-from debian import Apt  # noqa: E402
-from host import Unavailable, cache_folder, cached, locked, run, tail  # noqa: E402
+from collectd_source import find_tarballs, unpack  # noqa: E402
+from host import Unavailable, run, tail  # noqa: E402
 from tap import Tap, skip_all  # noqa: E402
 
 PATCH = f"{ROOT}/conf/packaging/collectd-5.12.patch"
-# Archives do not keep each suite's files: the first that are there.
-SUITES = ["bookworm", "trixie", "sid"]
-TARBALLS = {"tar": "collectd_5.12.0.orig.tar.*", "diff": "collectd_5.12.0-*.debian.tar.*"}
 LOCK = "/run/lock/collectd-reclaim-tests"
 MANUALS = ["conf/collectd-reclaim.5", "conf/reclaimsnoop.8"]
 PACKAGES = {"flock": "util-linux", "lex": "flex", "bison": "bison", "patch": "patch",
@@ -49,40 +43,6 @@ def read(path):
 
 
 # Sources
-
-def fetch(suite, folder):
-    """Downloads what the archive has of a suite's tarballs into a new folder."""
-    os.makedirs(folder)
-    apt = Apt(f"{folder}/apt", suite, "deb-src")
-    apt.run("apt-get", "-qq", "update")
-    for part in TARBALLS:
-        with contextlib.suppress(Unavailable):
-            apt.run("apt-get", "-qq", "source", "--download-only", f"--{part}-only",
-                    "collectd", cwd=folder)
-    shutil.rmtree(f"{folder}/apt")
-
-
-def find_tarballs():
-    """Upstream's tarball, and that of Debian's changes."""
-    found = {}
-    for suite in SUITES:
-        with locked(cache_folder()):
-            folder = cached(f"{cache_folder()}/sources/{suite}",
-                            lambda path, suite=suite: fetch(suite, path))
-        for part, pattern in TARBALLS.items():
-            for path in glob.glob(f"{folder}/{pattern}"):
-                found.setdefault(part, path)
-        if len(found) == len(TARBALLS):
-            return found["tar"], found["diff"]
-    raise Unavailable("Debian's archive has not both collectd 5.12.0 and Debian's changes to it")
-
-
-def unpack(tarball, folder):
-    """The one folder of a tarball, under a new name."""
-    os.makedirs(folder)
-    run("tar", "xf", tarball, "-C", folder, "--strip-components=1")
-    return folder
-
 
 def change_as_debian(tree, tarball):
     """Applies Debian's patches."""
@@ -268,7 +228,7 @@ def main():
     if not os.path.exists(f"{build_folder}/tests/collectd/staller"):
         return skip_all(f"needs `make check TESTS=' in {build_folder}")
     try:
-        tarball, changes = find_tarballs()
+        tarball, changes = find_tarballs("tar", "diff")
     except Unavailable as reason:
         return skip_all(reason)
 
