@@ -93,13 +93,15 @@ installs_where_told() {
 }
 
 # A source archive holds all that a clone does, and nothing that was built but what
-# a clone has not and README promises: configure and its kin, and the BPF object.
+# a clone has not and README promises: configure and its kin, the BPF object, and RPM's
+# spec.
 archive_is_whole() {
   make -s -C build-werror dist &&
     diff <(git ls-files | grep -vE '^\.(ci/|clang-format$|gitignore$)' | LC_ALL=C sort) \
       <(tar tf build-werror/collectd-reclaim-*.tar.gz | sed 's|^[^/]*/||' |
         grep -vE '/$|^$|^(aclocal.m4|configure|Makefile.in|reclaim_config.h.in)$' |
-        grep -vE '^(build-aux/|bpf/prebuilt/reclaim.skel.h$)' | LC_ALL=C sort)
+        grep -vE '^(build-aux/|(bpf/prebuilt/reclaim.skel.h|conf/packaging/collectd-reclaim.spec)$)' |
+        LC_ALL=C sort)
 }
 
 # configure must name the package that is missing, not merely fail.
