@@ -22,6 +22,8 @@ apt_stores="graphite-carbon graphite-web influxdb prometheus rrdtool"
 apt_plugins="librrd8 libmicrohttpd12 libprotobuf-c1 libgcrypt20"
 # What tests/bench puts beside the plugin, likewise; BCC compiles with some kernel's headers.
 apt_beside="bpftrace libbpf-tools python3-bpfcc linux-headers-amd64 linux-headers-generic"
+# What makes and checks the RPM package, likewise
+apt_rpm="rpm rpmlint bzip2"
 # demo.sh --with a store: that, and what draws a picture of it
 apt_draw="python3 python3-matplotlib"
 apt_graphite="graphite-carbon graphite-web"
@@ -53,7 +55,7 @@ apt_names() {
   for package; do
     if [ "$package" = bpftool ] && ! apt_has bpftool; then
       echo linux-tools-common linux-tools-generic
-    elif is_one_of "$package" "$apt_stores $apt_plugins $apt_beside" &&
+    elif is_one_of "$package" "$apt_stores $apt_plugins $apt_beside $apt_rpm" &&
       ! apt_has "$package" && ! apt_has "${package}t64"; then
       echo "no package here: $package" >&2
     else
@@ -107,7 +109,7 @@ install_packages() {
     packages=$apt_build
     case $1 in
     build) ;;
-    test) packages="$packages $apt_test $apt_stores $apt_plugins $apt_beside" ;;
+    test) packages="$packages $apt_test $apt_stores $apt_plugins $apt_beside $apt_rpm" ;;
     *) packages="$packages $apt_draw ${!store}" ;;
     esac
     apt_install $packages
