@@ -230,6 +230,7 @@ else
   skipped=$((skipped + 1)) && echo "SKIP: the source archive is whole: no clone here"
 fi
 one "make distcheck: without clang and bpftool" make -C build-werror distcheck
+tap tests/packaging/test_deb.py --build build-werror
 tap tests/packaging/test_rpm.py --build build-werror
 
 section "kernels in QEMU"

@@ -13,9 +13,11 @@ need_root() {
 # Debian, Ubuntu
 apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
   libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
+# What makes the Debian package, checks it, and makes a system to install it in
+apt_deb="debhelper dpkg-dev lintian mmdebstrap"
 apt_test="python3 clang-format clang-tidy clang-tools libclang-rt-dev cppcheck gcovr
   jq curl libcollectdclient-dev libgcrypt20-dev man-db groff-base mandoc
-  bison flex patch xz-utils"
+  bison flex patch xz-utils $apt_deb"
 # Metric stores, and what collectd's plugins for them are linked to, which collectd
 # only suggests: as far as this release has them (tests of others skip).
 apt_stores="graphite-carbon graphite-web influxdb prometheus rrdtool"
