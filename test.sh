@@ -51,18 +51,16 @@ automake() {
   fi
 }
 
-# tap COMMAND...: a program that prints TAP, its tests counted one by one; of a
-# failed one all that it says
-tap() {
-  local log=$logs/tap.log status
-  "$@" >"$log" 2>&1
-  status=$?
+# count_tap NAME STATUS LOG: what a program that prints TAP came to, its tests counted
+# one by one; of a failed one all that it says
+count_tap() {
+  local name=$1 status=$2 log=$3
   local ok not_ok skip
   ok=$(grep -cE '^ok ' "$log")
   not_ok=$(grep -cE '^not ok ' "$log")
   skip=$(grep -ciE '^ok .*# skip|^1\.\.0 # skip' "$log")
   if ! grep -qE '^1\.\.[0-9]+' "$log" || { [ $status != 0 ] && [ "$not_ok" = 0 ]; }; then
-    not_ok=$((not_ok + 1)) && echo "FAIL: $1 did not come to its end"
+    not_ok=$((not_ok + 1)) && echo "FAIL: $name did not come to its end"
     tail -n 40 "$log"
   fi
   passed=$((passed + ok - $(grep -ciE '^ok .*# skip' "$log")))
@@ -70,6 +68,27 @@ tap() {
   skipped=$((skipped + skip))
   awk '/^(ok |1\.\.)/ { failed = 0 } /^not ok / { failed = 1 }
     failed || /^1\.\.0 |^# \||^# .*booted again/' "$log"
+}
+
+# tap COMMAND...: a program that prints TAP
+tap() {
+  "$@" >"$logs/tap.log" 2>&1
+  count_tap "$1" $? "$logs/tap.log"
+}
+
+# taps COMMAND_LINE...: such programs, all at the same time
+taps() {
+  local pids=() i=0 line
+  for line; do
+    $line >"$logs/tap.$i.log" 2>&1 &
+    pids[i++]=$!
+  done
+  i=0
+  for line; do
+    wait "${pids[i]}"
+    count_tap "${line%% *}" $? "$logs/tap.$i.log"
+    i=$((i + 1))
+  done
 }
 
 is_formatted() {
@@ -215,6 +234,8 @@ one "configure names collectd-dev when it is missing" \
   configure_without_headers
 one "configure says when collectd's source is none" \
   configure_names "must be the source of collectd" --with-collectd-src=/nonexistent
+one "configure says where compiled BPF objects are" \
+  configure_names "only a source archive made by .make dist" --with-prebuilt-bpf
 one "demo.sh shows stalls, cleans up, and leaves its CSV files" \
   demo_shows_stalls
 one "demo.sh --with graphite draws a dashboard, and ends the store" \
@@ -223,31 +244,38 @@ one "demo.sh refuses to draw what lasts less than 12 s" \
   demo_refuses --seconds 11 --with graphite
 one "demo.sh ended while a store starts leaves no process and no file" \
   demo_leaves_nothing graphite
-tap tests/packaging/test_upstream.py --build build-werror
 if [ -e .git ]; then
   one "the source archive is whole" archive_is_whole
 else
   skipped=$((skipped + 1)) && echo "SKIP: the source archive is whole: no clone here"
 fi
 one "make distcheck: without clang and bpftool" make -C build-werror distcheck
-tap tests/packaging/test_deb.py --build build-werror
-tap tests/packaging/test_rpm.py --build build-werror
+
+section "packages, and collectd's own source"
+# Archives are made in the build folder: in two of them, not to be in each other's way.
+taps "tests/packaging/test_deb.py --build build-werror" \
+  "tests/packaging/test_rpm.py --build build-sanitized" \
+  "tests/packaging/test_upstream.py --build build-werror"
 
 section "kernels in QEMU"
-tap tests/vm/run --build build-werror
-tap tests/vm/run --build build-werror --work waits
-tap tests/vm/run --build build-werror --work systemd
-tap tests/vm/run --build build-werror --work lockdown
-tap tests/vm/run --build build-werror --work faults
+# All kernels have the same package, where one can be made.
+in_guests="tests/vm/run --build build-werror"
+for package in build-werror/deb/collectd-reclaim_*.deb; do
+  [ ! -e "$package" ] || in_guests="$in_guests --package $package"
+done
+tap $in_guests
+tap $in_guests --work waits
+tap $in_guests --work systemd
+tap $in_guests --work lockdown
+tap $in_guests --work faults
 tap env RECLAIM_BUILD="$PWD/build-werror" \
   tests/backends/fleet/test_fleet.py --guests 5.10 6.1 6.12
 
 if [ $long = yes ]; then
   section "more guests"
-  tap tests/vm/run --build build-werror --work systemd --kernel 6.1 --kernel 6.12
-  tap tests/vm/run --build build-werror --work lockdown --kernel 6.1 --kernel 6.12 \
-    --kernel sid
-  tap tests/vm/run --build build-werror --work rates
+  tap $in_guests --work systemd --kernel 6.1 --kernel 6.12
+  tap $in_guests --work lockdown --kernel 6.1 --kernel 6.12 --kernel sid
+  tap $in_guests --work rates
 
   section "repeated"
   for _ in 1 2 3 4 5; do
