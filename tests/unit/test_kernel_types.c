@@ -190,17 +190,29 @@ static void test_wrong_references(void) {
   add_task_struct(&made);
   btf__add_field(made.btf, "", within, 48 * 8, 0);
   add_helpers(&made, "BPF_FUNC_get_current_task", 35);
-  int nameless = btf__add_struct(made.btf, "x", 8);
-  ((struct btf_type *)btf__type_by_id(made.btf, (__u32)nameless))->name_off =
-      1 << 20;
   made.u32 = endless;
   add_tracepoint(&made, "vmscan_direct_reclaim_begin", "ii");
   struct kernel_types types;
   is_u64((uint64_t)-read_made(&made, &types), 0,
-         "types that refer to themselves, and names that are none, are borne");
+         "types that refer to themselves are borne");
   is_u64(types.kernel.task_comm, 40, "the others are found");
   is_u64(types.kernel.arguments[RECLAIM_DIRECT], RECLAIM_ARGUMENTS_UNKNOWN,
          "and an argument without an end is of no known type");
+}
+
+/* Since 1.3 libbpf looks at names itself. */
+static void test_wrong_name(void) {
+  struct made made = make();
+  add_task_struct(&made);
+  add_helpers(&made, "BPF_FUNC_get_current_task", 35);
+  add_tracepoint(&made, "vmscan_direct_reclaim_begin", "ig");
+  int nameless = btf__add_struct(made.btf, "x", 8);
+  ((struct btf_type *)btf__type_by_id(made.btf, (__u32)nameless))->name_off =
+      1 << 20;
+  struct kernel_types types = {.kernel.task_comm = 0};
+  int err = read_made(&made, &types);
+  ok(err == -EINVAL || (err == 0 && types.kernel.task_comm == 40),
+     "a name that is none is refused by libbpf, or borne");
 }
 
 static void test_no_kernel(void) {
@@ -216,6 +228,7 @@ int main(void) {
   test_strange_kernel();
   test_stripped();
   test_wrong_references();
+  test_wrong_name();
   test_no_kernel();
   return done();
 }
