@@ -14,7 +14,7 @@ need_root() {
 apt_build="autoconf automake libtool make gcc libc6-dev pkg-config clang bpftool
   libbpf-dev libelf-dev zlib1g-dev collectd-core collectd-dev util-linux"
 # What makes the Debian package, checks it, and makes a system to install it in
-apt_deb="debhelper dpkg-dev lintian mmdebstrap"
+apt_deb="build-essential debhelper dpkg-dev lintian mmdebstrap"
 apt_test="python3 clang-format clang-tidy clang-tools libclang-rt-dev cppcheck gcovr
   jq curl libcollectdclient-dev libgcrypt20-dev man-db groff-base mandoc
   bison flex patch xz-utils $apt_deb"

@@ -61,10 +61,8 @@ class Chroot:
                  "DEBIAN_FRONTEND": "noninteractive"})
 
     def apt(self, *arguments):
-        """apt-get, which keeps a changed conffile, as who is asked and presses Enter;
-        returns what it said."""
-        done = self.run("apt-get", "-y", "--no-install-recommends",
-                        "-o", "Dpkg::Options::=--force-confdef", *arguments)
+        """apt-get, which nobody answers; returns what it said."""
+        done = self.run("apt-get", "-y", "--no-install-recommends", *arguments)
         if done.returncode != 0:
             raise RuntimeError(f"apt-get {' '.join(arguments)} failed:\n{done.stdout}")
         return done.stdout

@@ -21,6 +21,7 @@ sys.path[:0] = [os.path.join(HERE, "../collectd"), os.path.join(HERE, "../vm")]
 from collectd_source import VERSION, find_tarballs, unpack  # noqa: E402
 from harness import Tap, skip_all  # noqa: E402
 from host import Unavailable, run, tail  # noqa: E402
+from package import check_build, version  # noqa: E402
 
 COMMANDS = ("apt-get", "bison", "bzip2", "collectd", "flex", "readelf", "rpm", "rpmbuild", "xz")
 # What Fedora says of its packages, where Debian's rpm has nothing or something else.
@@ -126,11 +127,9 @@ def test_same_bytes(tap, first, second):
 
 
 def test_version(tap, rpm):
-    with open(f"{SOURCE}/CHANGELOG.md", encoding="utf-8") as file:
-        version = re.search(r"^## (\S+) - ", file.read(), re.M)[1]
-    tap.equal(query(rpm, "--qf", "%{VERSION}-%{RELEASE}"), f"{version}-1.fc99",
+    tap.equal(query(rpm, "--qf", "%{VERSION}-%{RELEASE}"), f"{version()}-1.fc99",
               "the version is CHANGELOG.md's")
-    tap.ok(query(rpm, "--changelog").splitlines()[0].endswith(f"- {version}-1"),
+    tap.ok(query(rpm, "--changelog").splitlines()[0].endswith(f"- {version()}-1"),
            "and that of the first entry in its changelog", query(rpm, "--changelog"))
 
 
@@ -182,19 +181,6 @@ def test_rpmlint(tap, top):
     said = done.stdout + done.stderr
     tap.ok(done.returncode == 0 and " 2 packages " in said and ": E: " not in said,
            behaviour, said)
-
-
-def test_build(tap, log, root):
-    about = run("readelf", "-dsW", root + PLUGIN)
-    tap.ok("BIND_NOW" in about and "__stack_chk_fail" in about and "_chk@" in about,
-           "the flags of Fedora's compiler reach the plugin", about)
-    compiled = [line for line in log.splitlines() if "-target bpf" in line]
-    tap.ok(compiled and not any(re.search("fortify|protector|lto", line, re.I)
-                                for line in compiled),
-           "and not the BPF object, which is compiled here", compiled)
-    tap.ok(re.search(r"^PASS: tests/unit/test_ledger\.log|^PASS: tests/unit/test_ledger 1\b",
-                     log, re.M),
-           "the unit tests run when it is built", tail(log, 30))
 
 
 # What it does
@@ -259,7 +245,7 @@ def main():
         test_rpmlint(tap, first)
         os.mkdir(root)
         rpm_into(root, "-i", rpm)
-        test_build(tap, log, root)
+        check_build(tap, root + PLUGIN, log, "fortify|protector|lto")
         test_install(tap, root)
         test_remove(tap, root)
         tap.done()
