@@ -36,12 +36,13 @@ class Wanted:
     name: str = "waiter"       # under which the load counts
 
 
+DEBIAN = Wanted(root=True, capabilities=None, confined=False)
 HARDENED = Wanted(memlock="infinity")
 UPSTREAM = Wanted(root=True, confined=False)
 SCENES = {
     # Only where guests have a package; its conffile says to load the plugin.
-    "package": Wanted(root=True, capabilities=None, confined=False),
-    "debian": Wanted(root=True, capabilities=None, confined=False),
+    "package": DEBIAN,
+    "debian": DEBIAN,
     "hardened": HARDENED,
     "hardened-cgroup": dataclasses.replace(
         HARDENED, capabilities=LEAST | {CAP_DAC_READ_SEARCH}, name="small"),
